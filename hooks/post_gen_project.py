@@ -1,0 +1,75 @@
+"""After rendering: remove what the answers do not need, write `.env`, name the next steps. Standard library only.
+
+Cookiecutter renders this file and runs the copy inside the new service, so it can import nothing beside it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# A path of the service, and the answers one of which it needs. What is not listed is always there.
+KEEP: dict[str, dict[str, set[str]]] = {
+    "docs/decisions/worker-class-gthread.md": {"worker_class": {"gthread"}},
+    "docs/decisions/worker-class-sync.md": {"worker_class": {"sync"}},
+}
+
+
+def unneeded(answers: Mapping[str, str]) -> list[str]:
+    """The paths of `KEEP` that these answers do not need."""
+    return [
+        path
+        for path, needs in KEEP.items()
+        if not all(answers[question] in allowed for question, allowed in needs.items())
+    ]
+
+
+def remove(root: Path, paths: list[str]) -> None:
+    """Remove files and folders below `root`.
+
+    Raises:
+        FileNotFoundError: there is no such path, so the table is wrong.
+    """
+    for path in paths:
+        target = root / path
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+
+
+def make_env(root: Path) -> None:
+    """Run the service's own `scripts/make_env.py`, leaving no `__pycache__` behind."""
+    sys.dont_write_bytecode = True
+    spec = importlib.util.spec_from_file_location("make_env", root / "scripts" / "make_env.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(root / "scripts" / "make_env.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(root)
+
+
+def next_steps(answers: Mapping[str, str]) -> str:
+    """What to type now."""
+    return f"""
+{answers["project_name"]} is ready in {answers["project_slug"]}/. Next:
+
+  cd {answers["project_slug"]} && git init && git add . && git commit -m "New service"
+  make run     # http://127.0.0.1:8000
+  make test
+"""
+
+
+def main(answers: Mapping[str, str], root: Path) -> None:
+    """Finish the service in `root`."""
+    remove(root, unneeded(answers))
+    make_env(root)
+    print(next_steps(answers))
+
+
+if __name__ == "__main__":
+    main(json.loads(r"""{{ cookiecutter | tojson }}"""), Path.cwd())

@@ -1,0 +1,128 @@
+"""Jinja filters for `cookiecutter.json`: what makes a good answer, and the record of the answers.
+
+An answer is checked after cookiecutter rendered it and before anything is written: a filter that raises
+`FailedHookException` ends cookiecutter with one line and exit code 1. Whatever passes is safe inside a quoted
+string of TOML, JSON, YAML, INI, a shell or a Makefile, so that the service's files need no escaping.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+HERE = Path(__file__).resolve().parent
+SERVICE = HERE / "{{cookiecutter.project_slug}}"
+SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")  # an RFC 1035 label, as Kubernetes wants for a Service
+PUNCTUATION = frozenset(" .,:;!?()&+-_/’")  # noqa: RUF001  the typographic apostrophe is meant
+
+
+def slugify(name: str) -> str:
+    """A slug for a name: small ASCII letters, digits and hyphens. What cannot be one is left for the check."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")
+
+
+def dependencies() -> frozenset[str]:
+    """The packages in the service's lock file, in the form in which PyPI compares names."""
+    lock = (SERVICE / "uv.lock").read_text(encoding="utf-8")
+    return frozenset(re.findall(r'^name = "([a-z0-9-]+)"', lock, re.M))
+
+
+def is_text(longest: int) -> Callable[[str], bool]:
+    """A rule: a single line of letters and digits of any language and plain punctuation."""
+
+    def rule(answer: str) -> bool:
+        plain = all(char in PUNCTUATION or unicodedata.category(char)[0] in "LMN" for char in answer)
+        return plain and answer == answer.strip() and 0 < len(answer) <= longest
+
+    return rule
+
+
+def is_name(answer: str) -> bool:
+    return is_text(60)(answer) and "/" not in answer and any(char.isalnum() for char in answer)
+
+
+def is_slug(answer: str) -> bool:
+    return bool(SLUG.fullmatch(answer)) and answer not in dependencies()
+
+
+def is_cpus(answer: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", answer)) and 0.1 <= float(answer) <= 256
+
+
+def is_memory(answer: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,7}", answer)) and 128 <= int(answer) <= 2**20
+
+
+RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "project_name": (is_name, "1 to 60 letters, digits, spaces and . , : ; ! ? ( ) & + - _ on one line"),
+    "project_slug": (
+        is_slug,
+        "2 to 40 small letters, digits and hyphens, beginning with a letter, and not the name of a package "
+        "that the service depends on",
+    ),
+    "description": (is_text(200), "1 to 200 letters, digits, spaces and . , : ; ! ? ( ) & + - _ / ’ on one line"),  # noqa: RUF001
+    "cpus": (is_cpus, "a number from 0.1 to 256, like 1 or 0.5"),
+    "memory_mb": (is_memory, "a whole number of megabytes from 128 to 1048576"),
+}
+
+
+def check(answer: object, question: str) -> str:
+    """The answer, if it keeps its rule.
+
+    Raises:
+        FailedHookException: with one line that names the question, the answer and the rule.
+    """
+    given = str(answer)
+    keeps, rule = RULES[question]
+    if not keeps(given):
+        shown = ascii(given if len(given) <= 60 else given[:57] + "...")
+        raise FailedHookException(f"{question}={shown} will not do. It must be {rule}.")
+    return given
+
+
+def record(context: Mapping[str, object]) -> str:
+    """The text of `.template.json`: where the service came from, for its later updates."""
+    template = str(context.get("_template", HERE))
+    local = Path(template).expanduser()
+    source = local.resolve().as_posix() if local.exists() else template
+    answers = {name: value for name, value in context.items() if not name.startswith("_")}
+    entry = {"source": source, "version": context["__version"], "commit": read_commit(HERE), "answers": answers}
+    return json.dumps(entry, indent=2, ensure_ascii=False)
+
+
+def read_commit(repository: Path) -> str | None:
+    """The commit that is checked out, read from git's files without running git; None outside a repository."""
+    git = repository / ".git"
+    try:
+        if git.is_file():  # a worktree or submodule: the file names the folder
+            git = repository / git.read_text().removeprefix("gitdir:").strip()
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        shared = git / (git / "commondir").read_text().strip() if (git / "commondir").exists() else git
+        for folder in (git, shared):
+            if (folder / name).is_file():
+                return (folder / name).read_text().strip()
+        packed = re.search(rf"^([0-9a-f]+) {re.escape(name)}$", (shared / "packed-refs").read_text(), re.M)
+        return packed and packed[1]
+    except OSError:
+        return None
+
+
+class Rules(Extension):
+    """Makes the filters known to cookiecutter."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.filters.update(slugify=slugify, check=check, record=record)
+        # A letter beyond the basic plane stays one letter in JSON; as two escapes it would be no TOML.
+        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}

@@ -1,0 +1,110 @@
+"""The database: engine options, the column type for times, and what readiness asks of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from flask import Flask
+from sqlalchemy import DateTime, Dialect, event, inspect, text
+from sqlalchemy.types import TypeDecorator
+
+from app.extensions import db
+from app.settings import ANSWERS, ROOT, Settings
+
+MIGRATIONS = ROOT / "migrations"
+CONNECT_TIMEOUT = 5  # seconds to connect, and to wait for a lock in SQLite
+POOL_TIMEOUT = 5  # seconds a request waits for a free connection before it fails
+POOL_RECYCLE = 1800  # seconds; firewalls forget idle connections after an hour or so
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time with its zone, UTC; SQLite gives back times without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and (value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Bind the database; nothing connects yet."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings)
+    db.init_app(app)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            Path(db.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            event.listen(db.engine, "connect", _tune_sqlite)
+
+
+def engine_options(settings: Settings) -> dict[str, Any]:
+    """One connection a thread, checked before use, and never waited for without end."""
+    if settings.database_url.startswith("sqlite"):
+        return {"connect_args": {"timeout": CONNECT_TIMEOUT}}
+    return {
+        "pool_size": settings.plan().pool_size,
+        "max_overflow": 0,
+        "pool_pre_ping": True,
+        "pool_recycle": POOL_RECYCLE,
+        "pool_timeout": POOL_TIMEOUT,
+        # prepare_threshold=None: a pooler in transaction mode gives each transaction another connection, which
+        # does not know the statements that the last one prepared.
+        "connect_args": {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": ANSWERS["slug"],
+            "prepare_threshold": None,
+        },
+    }
+
+
+def forget_connections(app: Flask) -> None:
+    """Leave the connections opened before a fork to the parent; a socket shared by two mixes their answers."""
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose(close=False)
+
+
+def ping() -> Literal["up"]:
+    """Answer if the database does."""
+    with db.engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    return "up"
+
+
+def compare_schema() -> Literal["up", "behind"]:
+    """Behind only if the schema stands before our newest migration.
+
+    A revision that we do not know was made by a newer release: its migrations keep the older release working,
+    so that it stays in rotation while the newer one rolls out.
+    """
+    known, followed = _revisions()
+    with db.engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return "behind" if known else "up"
+        current = set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    return "behind" if not current or current & followed else "up"
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """The migrations of this release, and those of them that others follow, read without importing Alembic."""
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (MIGRATIONS / "versions").glob("*.py"))
+    known = re.findall(r'^revision\b.*?= *"(\w+)"', source, re.M)
+    followed = re.findall(r'"(\w+)"', "\n".join(re.findall(r"^down_revision\b.*", source, re.M)))
+    return frozenset(known), frozenset(followed)
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    """Let readers and a writer work at the same time, and hold SQLite to its foreign keys."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

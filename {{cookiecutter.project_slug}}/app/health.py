@@ -1,0 +1,134 @@
+"""Probes. Live: the process can answer. Ready: what a request needs can be reached.
+
+A feature adds its own check with one line: `health.add_check(app, "payments", ping_payments)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from flask import Blueprint, Flask, Response, current_app, jsonify
+
+from app import database
+from app.observability import metrics
+from app.settings import SettingsError
+
+State = Literal["up", "down", "behind"]
+DEADLINE = 0.9  # seconds for all checks together: a probe is answered within one second
+log = logging.getLogger(__name__)
+blueprint = Blueprint("health", __name__, url_prefix="/healthz")
+
+
+@dataclass
+class Result:
+    """What a check found last: its state, how long that took, and the error if there was one."""
+
+    state: State = "down"
+    ms: int = 0
+    error: str = ""
+
+
+class Check:
+    """One dependency. It is asked in a thread of its own, so that one that hangs holds up nothing else."""
+
+    def __init__(self, app: Flask, name: str, ask: Callable[[], State]) -> None:
+        self.app, self.name, self.ask = app, name, ask
+        self.required = False
+        self.last_state: State = "up"
+        self.pending: threading.Thread | None = None
+        self.result = Result()
+
+    def start(self) -> None:
+        """Ask, unless the last question is still open: a dependency that hangs costs one thread, not one a probe."""
+        if self.pending is None or not self.pending.is_alive():
+            self.result = Result()
+            self.pending = threading.Thread(target=self._run, args=(self.result,), daemon=True)
+            self.pending.start()
+
+    def wait(self, until: float) -> Result:
+        """The answer, or "down" if there is none at `until` (seconds of the monotonic clock)."""
+        thread = self.pending
+        result = self.result
+        if thread is not None:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                result = Result("down", round(DEADLINE * 1000), "no answer in time")
+        self._report(result)
+        return result
+
+    def _run(self, result: Result) -> None:
+        started = time.monotonic()
+        try:
+            with self.app.app_context():
+                state = self.ask()
+        except Exception as error:  # whatever a dependency throws, it is down
+            state, result.error = "down", type(error).__name__
+        result.ms = round((time.monotonic() - started) * 1000)
+        result.state = state
+
+    def _report(self, result: Result) -> None:
+        metrics.DEPENDENCY_UP.labels(self.name).set(result.state == "up")
+        if result.state != self.last_state:
+            level = logging.INFO if result.state == "up" else logging.ERROR if self.required else logging.WARNING
+            reason = f" ({result.error})" if result.error else ""
+            log.log(level, "%s is %s%s, was %s", self.name, result.state, reason, self.last_state)
+            self.last_state = result.state
+
+
+def init_app(app: Flask) -> None:
+    """Add the probes and the checks of the database."""
+    app.extensions["health"] = {}
+    app.register_blueprint(blueprint)
+    add_check(app, "database", database.ping)
+    add_check(app, "migrations", database.compare_schema)
+
+
+def add_check(app: Flask, name: str, ask: Callable[[], State]) -> None:
+    """Have readiness ask `ask` about `name`: it returns "up" or "behind", or raises.
+
+    It runs in an application context; let it give up within a second. READINESS_REQUIRED says whether readiness
+    fails with it.
+    """
+    app.extensions["health"][name] = Check(app, name, ask)
+
+
+def require(app: Flask, names: Iterable[str]) -> None:
+    """Make readiness depend on these checks.
+
+    Raises:
+        SettingsError: there is no such check; a typing error would else switch one off.
+    """
+    checks: dict[str, Check] = app.extensions["health"]
+    unknown = sorted(set(names) - set(checks))
+    if unknown:
+        known = ", ".join(sorted(checks))
+        raise SettingsError([f"READINESS_REQUIRED: has no check {', '.join(unknown)}; there are: {known}."])
+    for name in names:
+        checks[name].required = True
+
+
+@blueprint.get("/live")
+def live() -> Response:
+    return jsonify(status="ok")
+
+
+@blueprint.get("/ready")
+def ready() -> tuple[Response, int]:
+    checks: dict[str, Check] = current_app.extensions["health"]
+    until = time.monotonic() + DEADLINE
+    for check in checks.values():
+        check.start()
+    results = {name: check.wait(until) for name, check in checks.items()}
+    failed = [name for name, result in results.items() if result.state != "up"]
+    lost = any(checks[name].required for name in failed)
+    status = "unavailable" if lost else "degraded" if failed else "ok"
+    body = {
+        name: {"state": result.state, "required": checks[name].required, "ms": result.ms}
+        for name, result in results.items()
+    }
+    return jsonify(status=status, checks=body), 503 if lost else 200

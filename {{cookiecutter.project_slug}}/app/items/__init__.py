@@ -1,0 +1,1 @@
+"""The sample resource. Copy it for your own, then delete it: nothing else knows of it."""

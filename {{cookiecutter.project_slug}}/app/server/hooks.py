@@ -1,0 +1,138 @@
+"""What Gunicorn calls as it starts, forks and stops; `gunicorn.conf.py` imports these by their names.
+
+This module is imported once, while the configuration is run again at each reload, so what must last is kept here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from app.capacity import DRAIN, FIRST_BYTES
+from app.observability import slots
+from app.observability.serve import Listener
+from app.settings import Settings
+
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
+_listener: Listener | None = None
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folder of metrics, before anything imports a metric."""
+    global _listener
+    if _listener is None:
+        slots.open_folder(settings.metrics_dir)
+        _listener = Listener(settings)
+
+
+def on_starting(server: Any) -> None:
+    """Refuse a port that is taken in one line; Gunicorn would try five times, for five seconds."""
+    if server.master_pid or "LISTEN_FDS" in os.environ:
+        return  # the old master (USR2) or systemd hands over its sockets
+    for address in server.cfg.address:
+        if isinstance(address, tuple):
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            with socket.socket(family) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    trial.bind(address)
+                except OSError as error:
+                    host, port = address
+                    sys.exit(f"Cannot serve on {host}:{port}: {error.strerror}. Choose another port: PORT={port + 1}")
+
+
+def when_ready(server: Any) -> None:
+    """Say how the server was sized, let the kernel hold back idle connections, and keep the metrics listener."""
+    from app.settings import load_settings
+
+    settings = load_settings()
+    plan = settings.plan()
+    server.log.info(
+        "%s: %s x %s workers, %s threads each; %s",
+        settings.app_env,
+        server.cfg.workers,
+        settings.worker_class,
+        server.cfg.threads,
+        plan.reason,
+    )
+    for listener in server.LISTENERS:
+        if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.FAMILY != socket.AF_UNIX:
+            # A thread would wait for each connection that says nothing; 44 of them once took a probe 50 s.
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(FIRST_BYTES))
+
+    if _listener is not None:
+        _listener.keep()
+    # Gunicorn has no hook for the beginning of a stop, nor for a child that is no worker; it calls the one when it
+    # stops, the other once a second.
+    server.stop = partial(stop, server, server.stop)
+    server.manage_workers = partial(manage_workers, server.manage_workers)
+
+
+def manage_workers(manage: Callable[[], None]) -> None:
+    """Gunicorn's own, then the listener, should it have died."""
+    manage()
+    if _listener is not None:
+        _listener.keep()
+
+
+def stop(server: Any, stop_workers: Callable[[bool], None], graceful: bool = True) -> None:
+    """Let the workers drain, then shut the door to new connections before the last listener is closed.
+
+    A listener that closes resets what is half connected at that moment: one request in two stops under load. Behind
+    the door a new connection waits until the listener is gone (its client tries again after a second) and is
+    refused then, while those half made come through. A socket that lives on, with systemd or a new master (USR2),
+    stays open.
+    """
+    last = not server.systemd and server.reexec_pid == server.master_pid == 0
+    if graceful and last:
+        server.kill_workers(signal.SIGTERM)
+        time.sleep(DRAIN)
+        for listener in server.LISTENERS:
+            shut_door(listener.sock)
+    stop_workers(graceful)
+
+
+def shut_door(listener: socket.socket) -> None:
+    """Have Linux drop the packets that ask a TCP listener for a new connection, by a socket filter (BPF)."""
+    if sys.platform == "linux" and listener.family != socket.AF_UNIX:
+        # Load the byte of the TCP flags; is SYN set? Then keep nothing of the packet, else all of it.
+        steps = [(0x30, 0, 0, 13), (0x45, 0, 1, 2), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+        program = struct.pack("HL", len(steps), ctypes.addressof(code))
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Leave to the master what is the master's."""
+    from app.database import forget_connections
+    from app.observability.metrics import THREADS
+
+    if _listener is not None:
+        _listener.let_go()
+    forget_connections(worker.app.wsgi())
+    slots.take_slot()
+    THREADS.set(worker.cfg.threads)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    slots.sweep()
+
+
+def worker_int(worker: Any) -> None:
+    worker.log.info("Worker %s was told to stop at once", worker.pid)
+
+
+def worker_abort(worker: Any) -> None:
+    """The master gave up on this worker; say where it hung."""
+    import traceback
+
+    stacks = ["".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()]
+    worker.log.error("Worker %s did not answer for %s s:\n%s", worker.pid, worker.cfg.timeout, "\n".join(stacks))

@@ -1,0 +1,113 @@
+"""Gunicorn's workers, with what they lack for a stop that loses nothing and a wait that is shared fairly.
+
+A stop begins with a drain: the worker goes on accepting, for the last `SETTLE` seconds behind a door that lets no
+new connection in (`hooks.stop`), empties the backlog and closes its listener at once, then answers what it has.
+Gunicorn's own workers leave the backlog to be reset by the kernel: up to twenty requests a stop. What a drain
+answers carries `Connection: close`.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+from app.capacity import DRAIN, SETTLE
+from app.observability.metrics import THREADS_BUSY
+
+
+def drained(worker: Any, seconds: float) -> bool:
+    """Whether a worker that began to drain `seconds` ago has taken all there was to take."""
+    return seconds > worker.cfg.graceful_timeout or (seconds > DRAIN + SETTLE and not backlog(worker))
+
+
+def backlog(worker: Any, wait: float = 0) -> list[Any]:
+    """The listeners of `worker` on which a connection waits to be accepted, now or within `wait` seconds."""
+    ready: list[Any] = select.select(worker.sockets, [], [], wait)[0]
+    return ready
+
+
+def close_listeners(worker: Any) -> None:
+    """What connects from now on is refused, or goes to another worker."""
+    for listener in worker.sockets:
+        listener.close()
+    worker.sockets = []
+
+
+class Gthread(ThreadWorker):  # type: ignore[misc]
+    """A thread pool that takes a new connection only while it has a free thread."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.began: dict[Any, float] = {}  # connection: when a thread took it, of the monotonic clock
+
+    @property
+    def worker_connections(self) -> int:
+        """How many connections may be open before no more are accepted: idle ones do not count against threads.
+
+        With a fixed number a quick request waits behind slow ones here while another worker is free.
+        """
+        return self.cfg.threads + len(self.keepalived_conns) + len(self.pending_conns)  # type: ignore[no-any-return]
+
+    @worker_connections.setter
+    def worker_connections(self, value: int) -> None:
+        """Gunicorn sets it once from the configuration."""
+
+    def handle(self, conn: Any) -> Any:
+        self.began[conn] = time.monotonic()
+        THREADS_BUSY.inc()
+        try:
+            return super().handle(conn)
+        finally:
+            THREADS_BUSY.dec()
+            del self.began[conn]
+
+    def notify(self) -> None:
+        """Show the master that this worker lives, unless every thread has been stuck for the whole timeout.
+
+        The loop that calls this runs on beside threads that hang; without this the master would never know.
+        """
+        began = list(self.began.values())
+        stuck = len(began) >= self.cfg.threads and time.monotonic() - max(began) > self.cfg.timeout
+        if not stuck:
+            super().notify()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if not self.alive and self.sockets:
+            self.drain()
+        elif self.sockets:
+            super().set_accept_enabled(enabled)
+
+    def drain(self) -> None:
+        began = time.monotonic()
+        while not (free := self.nr_conns < self.worker_connections) or not drained(self, time.monotonic() - began):
+            super().set_accept_enabled(free)
+            self.notify()
+            self.wait_for_and_dispatch_events(timeout=0.05)
+        super().set_accept_enabled(False)
+        close_listeners(self)
+
+
+class Sync(SyncWorker):  # type: ignore[misc]
+    """One request at a time."""
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        THREADS_BUSY.inc()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            THREADS_BUSY.dec()
+
+    def run(self) -> None:
+        super().run()
+        began = time.monotonic()
+        while not drained(self, time.monotonic() - began):
+            for listener in backlog(self, wait=0.05):
+                with suppress(BlockingIOError):  # another worker was quicker
+                    self.accept(listener)
+            self.notify()
+        close_listeners(self)

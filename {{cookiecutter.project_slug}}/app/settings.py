@@ -1,0 +1,220 @@
+"""Every environment variable of the service, typed and checked together.
+
+`load_settings` reads them once. What is wrong is said all at once, with the commands that mend it, and no value
+of a secret is ever printed. Empty means unset; lists are comma-separated. A secret X may also come from the file
+that X_FILE names. In development `.env` fills in what is not set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from app.capacity import THREADS, Plan, find_limits, load_answers, plan
+
+ROOT = Path(__file__).resolve().parent.parent
+ANSWERS = load_answers()
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PLACEHOLDER = re.compile(r"change[-_ ]?me|placeholder|your[-_ ]|insecure|example|not[-_ ]?secret|replace", re.I)
+NEW_KEY = "python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104  metrics have a port of their own, which no edge forwards to
+ENV_FILE_WORKERS = "WEB_CONCURRENCY in .env"  # a ceiling there, a number in the environment
+
+
+class SettingsError(RuntimeError):
+    """What was set does not describe a service that can run; `str()` lists all that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        count = "1 setting is" if len(problems) == 1 else f"{len(problems)} settings are"
+        super().__init__("\n  ".join([f"Cannot start: {count} wrong.", *problems]))
+        self.problems = problems
+
+
+def text(raw: str) -> str:
+    return raw
+
+
+def listing(raw: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in raw.split(",") if item.strip())
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", raw) or not low <= int(raw) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """A parser of one of a few words, in any case."""
+
+    def parse(raw: str) -> str:
+        for word in allowed:
+            if word.lower() == raw.lower():
+                return word
+        raise ValueError(f"must be one of: {', '.join(allowed)}")
+
+    return parse
+
+
+def database_url(raw: str) -> str:
+    """`postgres://` and `postgresql://` both run on psycopg 3. The URL holds a password: no error repeats it."""
+    scheme, mark, rest = raw.partition("://")
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and mark:
+        return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite" and mark:
+        return raw
+    raise ValueError("must begin with postgresql:// (in development sqlite:/// will do)")
+
+
+def variable(name: str, parse: Callable[[str], Any], default: str = "", *, secret: bool = False, doc: str = "") -> Any:
+    """A setting from the environment variable `name`; unset it is `parse(default)`, or None if that is empty."""
+    return field(
+        default=None,
+        repr=not secret,
+        metadata={"name": name, "parse": parse, "default": default, "secret": secret, "doc": doc},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment says; `load_settings` makes it, nothing changes it."""
+
+    app_env: str = variable(
+        "APP_ENV", choice("production", "development", "testing"), "production", doc="Where this runs."
+    )
+    app_version: str = variable("APP_VERSION", text, "dev", doc="The release that runs.")
+    secret_key: str = variable("SECRET_KEY", text, secret=True, doc="Signs cookies; replace it every year.")
+    secret_key_fallbacks: tuple[str, ...] = variable(
+        "SECRET_KEY_FALLBACKS", listing, secret=True, doc="Former keys: what they signed stays valid."
+    )
+    database_url: str = variable("DATABASE_URL", database_url, secret=True, doc="postgresql://user:password@host/name")
+    database_migration_url: str = variable(
+        "DATABASE_MIGRATION_URL", database_url, secret=True, doc="For migrations, past a pooler; else DATABASE_URL."
+    )
+    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line a request.")
+    trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
+    script_name: str | None = variable("SCRIPT_NAME", text, doc="The path that a proxy serves us under.")
+    trusted_hosts: tuple[str, ...] = variable(
+        "TRUSTED_HOSTS", listing, doc="Host names to answer to; empty: any. .example.com takes its subdomains."
+    )
+    readiness_required: tuple[str, ...] = variable(
+        "READINESS_REQUIRED", listing, "database,migrations", doc="Checks without which this takes no traffic."
+    )
+    max_content_length: int = variable(
+        "MAX_CONTENT_LENGTH", whole(1, 2**36), str(2**20), doc="The largest request body, in bytes."
+    )
+    metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "9102", doc="Where Prometheus reads metrics.")
+    metrics_bind: str = variable("METRICS_BIND", text, doc="On which address; else 0.0.0.0, 127.0.0.1 in development.")
+    metrics_dir: str | None = variable(
+        "PROMETHEUS_MULTIPROC_DIR", text, doc="Where each start makes its folder of metrics; else the system's /tmp."
+    )
+    port: int = variable("PORT", whole(1, 65535), "8000", doc="The port to serve on, at 127.0.0.1.")
+    bind: tuple[str, ...] = variable("GUNICORN_BIND", listing, doc="host:port or unix:/path to serve on; beats PORT.")
+    web_concurrency: int | None = variable("WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes.")
+    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024))
+    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), doc="Beats WEB_CONCURRENCY.")
+    worker_class: str = variable(
+        "GUNICORN_WORKER_CLASS", choice(*THREADS), ANSWERS["worker_class"], doc="gthread or sync."
+    )
+    threads: int | None = variable("GUNICORN_THREADS", whole(1, 256), doc="Threads a gthread worker.")
+    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), doc="Gunicorn's own; else LOG_LEVEL.")
+
+    @property
+    def production(self) -> bool:
+        return self.app_env == "production"
+
+    def plan(self) -> Plan:
+        """Workers, threads and pool for what this process has; the environment beats the arithmetic."""
+        return plan(
+            find_limits(),
+            self.worker_class,
+            workers=self.gunicorn_workers or self.web_concurrency,
+            threads=self.threads,
+            ceiling=self.worker_ceiling,
+        )
+
+    def flask_config(self) -> dict[str, object]:
+        """The part of Flask's own configuration that depends on the environment."""
+        return {
+            "SECRET_KEY": self.secret_key,
+            "SECRET_KEY_FALLBACKS": list(self.secret_key_fallbacks),
+            "TESTING": self.app_env == "testing",
+            "MAX_CONTENT_LENGTH": self.max_content_length,
+            "PREFERRED_URL_SCHEME": "https" if self.production else "http",
+            "SESSION_COOKIE_SECURE": self.production,
+            "SESSION_COOKIE_HTTPONLY": True,
+            "SESSION_COOKIE_SAMESITE": "Lax",
+        }
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) -> Settings:
+    """Read `environ`, completed by `root/.env` in development.
+
+    Raises:
+        SettingsError: with a line for each thing that is wrong.
+    """
+    given = {name: value for name, value in environ.items() if value}
+    if given.get("APP_ENV", "").lower() == "development":
+        given = {**read_env_file(root / ".env"), **given}
+
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in fields(Settings):
+        name, parse = setting.metadata["name"], setting.metadata["parse"]
+        try:
+            if setting.metadata["secret"] and name not in given and f"{name}_FILE" in given:
+                given[name] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
+            raw = given.get(name) or setting.metadata["default"]
+            values[setting.name] = parse(raw) if raw or parse is listing else None
+        except OSError as error:
+            problems.append(f"{name}_FILE: {given[f'{name}_FILE']} cannot be read: {error.strerror}.")
+        except ValueError as error:
+            problems.append(f"{name}: {error}.")
+
+    production = values.get("app_env", "production") == "production"
+    if not production and "database_url" in values:
+        values["database_url"] = values["database_url"] or f"sqlite:///{root / 'instance' / 'app.db'}"
+    values["metrics_bind"] = values["metrics_bind"] or (ANY_ADDRESS if production else "127.0.0.1")
+    values["server_log_level"] = values.get("server_log_level") or values.get("log_level")
+    problems += missing(values, production)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(**values)
+
+
+def missing(values: Mapping[str, Any], production: bool) -> list[str]:
+    """What a service must not start without; a value that could not be read has its own line already."""
+    problems = []
+    key = values.get("secret_key")
+    if "secret_key" in values and not key:
+        mend = f"set it to what this prints: {NEW_KEY}" if production else "run: python3 scripts/make_env.py"
+        problems.append(f"SECRET_KEY: is missing; {mend}")
+    elif key and production and (len(key) < 32 or len(set(key)) < 10 or PLACEHOLDER.search(key)):
+        problems.append(f"SECRET_KEY: is too short, too plain or a placeholder; set it to what this prints: {NEW_KEY}")
+    url = values.get("database_url")
+    if "database_url" in values and not url:
+        problems.append("DATABASE_URL: is missing; export DATABASE_URL=postgresql://USER:PASSWORD@HOST:5432/NAME")
+    elif url and production and url.startswith("sqlite"):
+        problems.append("DATABASE_URL: is SQLite, which one machine alone can use; production wants postgresql://")
+    return problems
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """`NAME=value` lines of a `.env` file, without comments, blank lines and the quotes around a value."""
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
+    values = {name.strip(): value.strip().strip("'\"") for name, mark, value in pairs if mark}
+    if "WEB_CONCURRENCY" in values:
+        values[ENV_FILE_WORKERS] = values.pop("WEB_CONCURRENCY")
+    return {name: value for name, value in values.items() if value}

@@ -1,0 +1,67 @@
+"""Write what this machine needs into `.env`, for development: `python3 scripts/make_env.py`.
+
+Only what is missing is added; nothing is ever overwritten. Standard library only: it runs before anything is
+installed, when the project is made and at each `make run`, so that a fresh clone has its own secrets too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "# For development on this machine only: git ignores it, no container or production command reads it.\n"
+
+
+def load_capacity(root: Path) -> ModuleType:
+    """`app/capacity.py` by its path, without importing the package or leaving `__pycache__` behind."""
+    spec = importlib.util.spec_from_file_location("capacity", root / "app" / "capacity.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(root / "app" / "capacity.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["capacity"] = module  # dataclasses look their module up
+    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = keep
+    return module
+
+
+def wanted(root: Path) -> dict[str, str]:
+    """Names and fresh values of all that belongs into `.env`."""
+    capacity = load_capacity(root)
+    plan = capacity.plan(capacity.find_limits(), capacity.load_answers()["worker_class"])
+    return {
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
+        "WEB_CONCURRENCY": str(plan.workers),
+    }
+
+
+def main(root: Path = ROOT) -> list[str]:
+    """Complete `root/.env` (mode 0600) and return the names that were added."""
+    path = root / ".env"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        sys.exit(f"{path} cannot be written: {error.strerror}. Make it yours: chown $USER .env && chmod 600 .env")
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+        text = file.read()
+        present = set(re.findall(r"^\s*([A-Z_]+)\s*=", text, re.M))
+        missing = {name: value for name, value in wanted(root).items() if name not in present}
+        if missing:
+            begin = HEADER if not text else "" if text.endswith("\n") else "\n"
+            file.write(begin + "".join(f"{name}={value}\n" for name, value in missing.items()))
+    return list(missing)
+
+
+if __name__ == "__main__":
+    added = main()
+    if added:
+        print(f".env: added {', '.join(added)}")
