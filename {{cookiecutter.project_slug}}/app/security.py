@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Flask, abort, request
+from typing import Any
+
+from flask import Flask, Request, abort, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
@@ -23,17 +25,32 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-# Only over TLS, where it means something.
-TRANSPORT_SECURITY = ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
+# Over TLS, where it means something, one more.
+TLS_HEADERS = [*HEADERS, ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")]
+
+
+class BoundedRequest(Request):
+    """A request whose body is held to MAX_CONTENT_LENGTH also when it comes in chunks.
+
+    Werkzeug alone cuts such a body off at the limit, without a word, and hands on what is left.
+    """
+
+    def get_data(self, cache: bool = True, as_text: bool = False, parse_form_data: bool = False) -> Any:
+        data = super().get_data(cache=cache, parse_form_data=parse_form_data)
+        if self.content_length is None and len(data) == self.max_content_length and self.environ["wsgi.input"].read(1):
+            abort(413)
+        return data.decode(errors="replace") if as_text else data
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Answer only to TRUSTED_HOSTS, where they are set. Probes come by address, so they are always answered."""
+    """Bound bodies, and answer only to TRUSTED_HOSTS where they are set; probes come by address and are answered."""
+    app.request_class = BoundedRequest
+    trusted = [host.lower() for host in settings.trusted_hosts]
 
     @app.before_request
     def refuse_unknown_host() -> None:
-        asked = settings.trusted_hosts and request.blueprint != "health"
-        if asked and not host_is_trusted(request.host, settings.trusted_hosts):
+        asked = trusted and request.blueprint != "health"
+        if asked and not host_is_trusted(request.host.lower(), trusted):
             abort(400, "This service does not answer to that host name.")
 
 

@@ -38,8 +38,8 @@ def open_folder(base: str | None) -> Path:
     parent = Path(base or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     for lock in parent.glob(f"{PREFIX}*/{LOCK}"):
-        with suppress(OSError), lock.open("rb") as file:
-            if _locked(file):
+        with suppress(OSError), lock.open("rb") as left_over:
+            if _locked(left_over):
                 shutil.rmtree(lock.parent)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     file = (folder / "new").open("wb")
@@ -47,8 +47,13 @@ def open_folder(base: str | None) -> Path:
     _held.append(file)
     (folder / "new").rename(folder / LOCK)  # only now can another start see it, and it is locked
     os.environ[VARIABLE] = str(folder)
-    values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[assignment, misc]
+    values.ValueClass = values.MultiProcessValue(lambda: _slot)  # type: ignore[no-untyped-call]
     return folder
+
+
+def is_open() -> bool:
+    """Whether this process belongs to a server start that made its folder."""
+    return bool(_held)
 
 
 def take_slot() -> None:

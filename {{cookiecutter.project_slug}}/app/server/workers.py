@@ -9,8 +9,12 @@ answers carries `Connection: close`.
 from __future__ import annotations
 
 import select
+import selectors
+import socket
 import time
+from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -18,6 +22,9 @@ from gunicorn.workers.sync import SyncWorker
 
 from app.capacity import DRAIN, SETTLE
 from app.observability.metrics import THREADS_BUSY
+
+CLOSING = object()  # what a thread returns of a connection that is to be closed
+LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
 
 
 def drained(worker: Any, seconds: float) -> bool:
@@ -44,6 +51,7 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.began: dict[Any, float] = {}  # connection: when a thread took it, of the monotonic clock
+        self.closing: deque[Any] = deque()  # connections whose clients have yet to close
 
     @property
     def worker_connections(self) -> int:
@@ -51,7 +59,8 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
 
         With a fixed number a quick request waits behind slow ones here while another worker is free.
         """
-        return self.cfg.threads + len(self.keepalived_conns) + len(self.pending_conns)  # type: ignore[no-any-return]
+        idle = len(self.keepalived_conns) + len(self.pending_conns) + len(self.closing)
+        return idle + int(self.cfg.threads)
 
     @worker_connections.setter
     def worker_connections(self, value: int) -> None:
@@ -61,7 +70,7 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
         self.began[conn] = time.monotonic()
         THREADS_BUSY.inc()
         try:
-            return super().handle(conn)
+            return super().handle(conn) or CLOSING
         finally:
             THREADS_BUSY.dec()
             del self.began[conn]
@@ -75,6 +84,43 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
         stuck = len(began) >= self.cfg.threads and time.monotonic() - max(began) > self.cfg.timeout
         if not stuck:
             super().notify()
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Have the poller wait for the client to close; Gunicorn would, and accept nobody for up to 2 s each."""
+        if fs.cancelled() or fs.exception() or fs.result() is not CLOSING:
+            super().finish_request(conn, fs)
+            return
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.read_rest, conn))
+            conn.timeout = time.monotonic() + LINGER
+            self.closing.append(conn)
+        except (OSError, ValueError):  # it is closed already
+            self.nr_conns -= 1
+            conn.close()
+
+    def read_rest(self, conn: Any, sock: Any) -> None:
+        """Drop what the client still sends; closing before it is read would reset the answer on its way."""
+        try:
+            ended = not sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self.end(conn)
+
+    def end(self, conn: Any) -> None:
+        self.closing.remove(conn)
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        super().murder_pending()
+        while self.closing and self.closing[0].timeout < time.monotonic():
+            self.end(self.closing[0])
 
     def set_accept_enabled(self, enabled: bool) -> None:
         if not self.alive and self.sockets:
@@ -101,6 +147,10 @@ class Sync(SyncWorker):  # type: ignore[misc]
             super().handle(listener, client, addr)
         finally:
             THREADS_BUSY.dec()
+
+    def wait(self, timeout: float) -> Any:
+        """Wait a second at most, to notice a master that was killed."""
+        return super().wait(min(timeout, 1.0))
 
     def run(self) -> None:
         super().run()

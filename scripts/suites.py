@@ -1,0 +1,29 @@
+"""Run test suites one after the other and print how long each took: `python scripts/suites.py unit render`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Rendering is work for every core; servers are measured, so they have the machine to themselves.
+OPTIONS = {"unit": [], "render": ["-n", "auto"], "boot": []}
+
+
+def main(suites: list[str]) -> int:
+    """Run every suite, also after one that fails; 1 if any did."""
+    lines = []
+    for suite in suites:
+        print(f"== {suite}", flush=True)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite]]
+        failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+        lines.append(f"{suite:8} {'FAILED' if failed else 'passed'} in {time.monotonic() - began:.0f} s")
+    print("== suites", *lines, sep="\n")
+    return int(any("FAILED" in line for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Running services. A new server, worker class or platform joins `VARIANTS` and is held to every promise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.service import Service
+from support.template import ROOT, Render
+
+Start = Callable[..., Service]
+Send = Callable[..., list[socket.socket]]
+VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def folder(variant: str, render: Render, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The variant's service with a feature for trials added, and beside it a database that was migrated."""
+    folder = tmp_path_factory.mktemp(variant) / "service"
+    shutil.copytree(render(worker_class=variant), folder)
+    (folder / "app" / "trial").mkdir()
+    routes = Path(__file__).parents[1] / "support" / "trial_routes.py"
+    shutil.copy(routes, folder / "app" / "trial" / "routes.py")
+    Service(folder, venv, folder.parent).flask("db", "upgrade")
+    return folder
+
+
+@pytest.fixture
+def start(folder: Path, venv: Path, tmp_path: Path) -> Iterator[Start]:
+    """`start(LOG_LEVEL="DEBUG")` is a service of the test's own, with a migrated database."""
+    with ExitStack() as running:
+
+        def start(**environ: str | None) -> Service:
+            return running.enter_context(prepare(folder, venv, tmp_path, environ))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def service(folder: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that tests share: they leave it running, and what they count they count as a difference."""
+    with prepare(folder, venv, tmp_path_factory.mktemp("shared"), {}) as service:
+        yield service
+
+
+@pytest.fixture
+def send() -> Iterator[Send]:
+    """`send(service, head, head)` is a connection for each head, on which it was sent and nothing read."""
+    with ExitStack() as opened:
+
+        def send(service: Service, *heads: str) -> list[socket.socket]:
+            connections = []
+            for head in heads:
+                connection = opened.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=20))
+                connection.sendall(head.encode())
+                connections.append(connection)
+            return connections
+
+        yield send
+
+
+def prepare(folder: Path, venv: Path, parent: Path, environ: Mapping[str, str | None]) -> Service:
+    """A service that was not started yet, with state of its own below `parent`."""
+    state = parent / f"start-{len(list(parent.iterdir()))}"
+    state.mkdir()
+    shutil.copy(folder.parent / "app.db", state)
+    return Service(folder, venv, state, environ)
