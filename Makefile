@@ -42,8 +42,8 @@ format: install ## Mend style
 	@.venv/bin/ruff check --fix
 	@.venv/bin/ruff format
 
-lock: install ## Lock the newest dependencies, for this repository and for the service
-	@.venv/bin/python scripts/lock.py
+lock: ## Lock the newest dependencies, for this repository and for the service
+	@$(PYTHON) scripts/lock.py
 
 bench: install ## Measure what is promised about speed and memory
 	@.venv/bin/python benchmarks/run.py

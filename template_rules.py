@@ -50,7 +50,8 @@ def is_name(answer: str) -> bool:
 
 
 def is_slug(answer: str) -> bool:
-    return bool(SLUG.fullmatch(answer)) and answer not in dependencies()
+    as_pypi = re.sub("-+", "-", answer)  # to PyPI, a run of hyphens is one
+    return bool(SLUG.fullmatch(answer)) and as_pypi not in dependencies()
 
 
 def is_cpus(answer: str) -> bool:
@@ -91,8 +92,9 @@ def check(answer: object, question: str) -> str:
 def record(context: Mapping[str, object]) -> str:
     """The text of `.template.json`: where the service came from, for its later updates."""
     template = str(context.get("_template", HERE))
-    local = Path(template).expanduser()
-    source = local.resolve().as_posix() if local.exists() else template
+    # A local folder is used where it is. It may have been given as a relative path, and the current folder is
+    # another one by now.
+    source = HERE.as_posix() if template == context.get("_repo_dir") else template
     answers = {name: value for name, value in context.items() if not name.startswith("_")}
     entry = {"source": source, "version": context["__version"], "commit": read_commit(HERE), "answers": answers}
     return json.dumps(entry, indent=2, ensure_ascii=False)

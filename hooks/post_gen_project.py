@@ -54,9 +54,9 @@ def make_env(root: Path) -> None:
 
 
 def next_steps(answers: Mapping[str, str]) -> str:
-    """What to type now."""
+    """What to type now; in ASCII, since not every terminal can print every name."""
     return f"""
-{answers["project_name"]} is ready in {answers["project_slug"]}/. Next:
+Your service is ready in {answers["project_slug"]}/. Next:
 
   cd {answers["project_slug"]} && git init && git add . && git commit -m "New service"
   make run     # http://127.0.0.1:8000

@@ -60,18 +60,21 @@ class Load:
             if reason:
                 self.losses.append(reason)
 
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.connect()
+        return connection
+
     def _run(self, keep: bool) -> None:
         connection: http.client.HTTPConnection | None = None
         while self._take():
-            try:
-                if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-                    connection.connect()
-            except OSError:
-                self._count("refused")
-                connection = None
-                time.sleep(0.01)
-                continue
+            if connection is None:
+                try:
+                    connection = self._connect()
+                except OSError:
+                    self._count("refused")
+                    time.sleep(0.01)
+                    continue
             try:
                 connection.request("GET", self.path, headers={} if keep else {"Connection": "close"})
                 response = connection.getresponse()
@@ -79,11 +82,11 @@ class Load:
                 self._count("answered" if response.status == 200 else f"status {response.status}")
                 if keep and response.will_close:
                     self._count("close")
-                if not keep or response.will_close:
-                    connection.close()
-                    connection = None
+                ended = not keep or response.will_close
             except (OSError, http.client.HTTPException) as error:
                 self._count("lost", f"{'kept' if keep else 'fresh'}: {error!r}")
+                ended = True
+            if ended:
                 connection.close()
                 connection = None
             time.sleep(self.pause)

@@ -103,7 +103,7 @@ class Service:
 
     def flask(self, *arguments: str) -> None:
         """Run a `flask` command."""
-        command = [self.venv / "bin" / "flask", *arguments]
+        command = [str(self.venv / "bin" / "flask"), *arguments]
         done = subprocess.run(
             command, cwd=self.folder, env=self.all_environ, capture_output=True, text=True, check=False
         )

@@ -90,7 +90,7 @@ def compare_schema() -> Literal["up", "behind"]:
         if not inspect(connection).has_table("alembic_version"):
             return "behind" if known else "up"
         current = set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
-    return "behind" if not current or current & followed else "up"
+    return "behind" if (known and not current) or current & followed else "up"
 
 
 @cache

@@ -33,51 +33,57 @@ class Result:
     error: str = ""
 
 
+class Question(threading.Thread):
+    """A dependency asked once, in a thread of its own, so that one that hangs holds up nothing else."""
+
+    def __init__(self, app: Flask, ask: Callable[[], State]) -> None:
+        super().__init__(daemon=True)
+        self.app, self.ask, self.result = app, ask, Result()
+
+    def run(self) -> None:
+        started = time.monotonic()
+        try:
+            with self.app.app_context():
+                self.result.state = self.ask()
+        except Exception as error:  # whatever a dependency throws, it is down
+            self.result.error = type(error).__name__
+        self.result.ms = round((time.monotonic() - started) * 1000)
+
+
 class Check:
-    """One dependency. It is asked in a thread of its own, so that one that hangs holds up nothing else."""
+    """One dependency, which several probes may ask about at the same time."""
 
     def __init__(self, app: Flask, name: str, ask: Callable[[], State]) -> None:
         self.app, self.name, self.ask = app, name, ask
         self.required = False
         self.last_state: State = "up"
-        self.pending: threading.Thread | None = None
-        self.result = Result()
+        self.question: Question | None = None
+        self.lock = threading.Lock()
 
-    def start(self) -> None:
+    def start(self) -> Question:
         """Ask, unless the last question is still open: a dependency that hangs costs one thread, not one a probe."""
-        if self.pending is None or not self.pending.is_alive():
-            self.result = Result()
-            self.pending = threading.Thread(target=self._run, args=(self.result,), daemon=True)
-            self.pending.start()
+        with self.lock:
+            if self.question is None or not self.question.is_alive():
+                self.question = Question(self.app, self.ask)
+                self.question.start()
+            return self.question
 
-    def wait(self, until: float) -> Result:
+    def wait(self, question: Question, until: float) -> Result:
         """The answer, or "down" if there is none at `until` (seconds of the monotonic clock)."""
-        thread = self.pending
-        result = self.result
-        if thread is not None:
-            thread.join(max(0.0, until - time.monotonic()))
-            if thread.is_alive():
-                result = Result("down", round(DEADLINE * 1000), "no answer in time")
+        question.join(max(0.0, until - time.monotonic()))
+        late = question.is_alive()
+        result = Result("down", round(DEADLINE * 1000), "no answer in time") if late else question.result
         self._report(result)
         return result
 
-    def _run(self, result: Result) -> None:
-        started = time.monotonic()
-        try:
-            with self.app.app_context():
-                state = self.ask()
-        except Exception as error:  # whatever a dependency throws, it is down
-            state, result.error = "down", type(error).__name__
-        result.ms = round((time.monotonic() - started) * 1000)
-        result.state = state
-
     def _report(self, result: Result) -> None:
         metrics.DEPENDENCY_UP.labels(self.name).set(result.state == "up")
-        if result.state != self.last_state:
+        with self.lock:  # probes that waited for the same answer tell its change once
+            before, self.last_state = self.last_state, result.state
+        if result.state != before:
             level = logging.INFO if result.state == "up" else logging.ERROR if self.required else logging.WARNING
             reason = f" ({result.error})" if result.error else ""
-            log.log(level, "%s is %s%s, was %s", self.name, result.state, reason, self.last_state)
-            self.last_state = result.state
+            log.log(level, "%s is %s%s, was %s", self.name, result.state, reason, before)
 
 
 def init_app(app: Flask) -> None:
@@ -121,9 +127,8 @@ def live() -> Response:
 def ready() -> tuple[Response, int]:
     checks: dict[str, Check] = current_app.extensions["health"]
     until = time.monotonic() + DEADLINE
-    for check in checks.values():
-        check.start()
-    results = {name: check.wait(until) for name, check in checks.items()}
+    questions = {name: check.start() for name, check in checks.items()}
+    results = {name: checks[name].wait(question, until) for name, question in questions.items()}
     failed = [name for name, result in results.items() if result.state != "up"]
     lost = any(checks[name].required for name in failed)
     status = "unavailable" if lost else "degraded" if failed else "ok"

@@ -65,10 +65,12 @@ def choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def database_url(raw: str) -> str:
+def sqlalchemy_url(raw: str) -> str:
     """`postgres://` and `postgresql://` both run on psycopg 3. The URL holds a password: no error repeats it."""
     scheme, mark, rest = raw.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and mark:
+        if not re.fullmatch(r"([^@]*@)?(\[[^]]*\]|[^][@:/?]*)(:[0-9]+)?([/?].*)?", rest):
+            raise ValueError("must be postgresql://USER:PASSWORD@HOST:5432/NAME, with %40 for an @ in the password")
         return f"postgresql+psycopg://{rest}"
     if scheme == "sqlite" and mark:
         return raw
@@ -96,9 +98,11 @@ class Settings:
     secret_key_fallbacks: tuple[str, ...] = variable(
         "SECRET_KEY_FALLBACKS", listing, secret=True, doc="Former keys: what they signed stays valid."
     )
-    database_url: str = variable("DATABASE_URL", database_url, secret=True, doc="postgresql://user:password@host/name")
+    database_url: str = variable(
+        "DATABASE_URL", sqlalchemy_url, secret=True, doc="postgresql://user:password@host/name"
+    )
     database_migration_url: str = variable(
-        "DATABASE_MIGRATION_URL", database_url, secret=True, doc="For migrations, past a pooler; else DATABASE_URL."
+        "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else DATABASE_URL."
     )
     log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line a request.")
     trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
@@ -148,6 +152,7 @@ class Settings:
             "SECRET_KEY": self.secret_key,
             "SECRET_KEY_FALLBACKS": list(self.secret_key_fallbacks),
             "TESTING": self.app_env == "testing",
+            "DEBUG": False,  # FLASK_DEBUG would show every line of the log, whatever LOG_LEVEL says
             "MAX_CONTENT_LENGTH": self.max_content_length,
             "PREFERRED_URL_SCHEME": "https" if self.production else "http",
             "SESSION_COOKIE_SECURE": self.production,
@@ -164,7 +169,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     """
     given = {name: value for name, value in environ.items() if value}
     if given.get("APP_ENV", "").lower() == "development":
-        given = {**read_env_file(root / ".env"), **given}
+        filled_in = read_env_file(root / ".env")
+        given = {**{name: value for name, value in filled_in.items() if f"{name}_FILE" not in given}, **given}
 
     values: dict[str, Any] = {}
     problems: list[str] = []

@@ -10,7 +10,8 @@ from app.extensions import db
 from app.settings import Settings
 
 settings: Settings = current_app.extensions["settings"]
-url = settings.database_migration_url or settings.database_url
+# The engine's own, where a relative SQLite path is already the file that requests use.
+url = settings.database_migration_url or db.engine.url
 
 if context.is_offline_mode():
     context.configure(url=url, target_metadata=db.metadata, literal_binds=True)

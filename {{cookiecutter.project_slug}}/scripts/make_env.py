@@ -6,6 +6,7 @@ installed, when the project is made and at each `make run`, so that a fresh clon
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -53,9 +54,12 @@ def main(root: Path = ROOT) -> list[str]:
         sys.exit(f"{path} cannot be written: {error.strerror}. Make it yours: chown $USER .env && chmod 600 .env")
     with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         text = file.read()
-        present = set(re.findall(r"^\s*([A-Z_]+)\s*=", text, re.M))
+        # A name without a value is missing: to the settings, empty means unset.
+        present = set(re.findall(r"^[ \t]*([A-Z_]+)[ \t]*=[ \t]*['\"]*[^\s'\"]", text, re.M))
         missing = {name: value for name, value in wanted(root).items() if name not in present}
         if missing:
+            with contextlib.suppress(OSError):  # a file system without modes
+                path.chmod(0o600)  # also a file that was copied from an example
             begin = HEADER if not text else "" if text.endswith("\n") else "\n"
             file.write(begin + "".join(f"{name}={value}\n" for name, value in missing.items()))
     return list(missing)

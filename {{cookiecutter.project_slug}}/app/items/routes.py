@@ -21,7 +21,7 @@ LARGEST_ID = 2**63 - 1
 
 
 @blueprint.post("")
-@exporter.counter(
+@exporter.counter(  # type: ignore[untyped-decorator]
     "items_created", "Requests to create an item, by outcome.", labels={"status": lambda r: r.status_code}
 )
 def create_item() -> tuple[Response, int, dict[str, str]]:

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from logging.config import dictConfig
 from typing import Any
 
-from pythonjsonlogger.core import merge_record_extra
-from pythonjsonlogger.orjson import OrjsonFormatter
+import orjson
+from pythonjsonlogger.core import BaseJsonFormatter, merge_record_extra
 
 from app.clock import format_time
 
@@ -50,7 +50,15 @@ def write_line(line: bytes) -> None:
             fcntl.lockf(_processes, fcntl.LOCK_UN)
 
 
-class Formatter(OrjsonFormatter):
+def to_json(fields: dict[str, Any]) -> bytes:
+    """One line of JSON, whatever the values are."""
+    try:
+        return orjson.dumps(fields, default=str)
+    except TypeError:  # half a surrogate pair, say: the standard library escapes what orjson refuses
+        return json.dumps(fields, default=str).encode()
+
+
+class Formatter(BaseJsonFormatter):
     """The contract's fields in its order, then what a caller gave as `extra`."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
@@ -63,10 +71,7 @@ class Formatter(OrjsonFormatter):
         merge_record_extra(record, log_data, reserved=self._skip_fields)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        try:
-            return super().jsonify_log_record(log_data)
-        except TypeError:  # half a surrogate pair, say: the standard library escapes what orjson refuses
-            return json.dumps(log_data, default=str)
+        return to_json(log_data).decode()
 
 
 class Handler(logging.Handler):

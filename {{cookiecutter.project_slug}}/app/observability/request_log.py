@@ -12,13 +12,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from flask import Flask, g
 
 from app.clock import format_time, now
 from app.observability import metrics
-from app.observability.logs import request_id, write_line
-from app.security import HEADERS, TRANSPORT_SECURITY
+from app.observability.logs import request_id, to_json, write_line
+from app.security import HEADERS, TLS_HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -70,9 +69,8 @@ class Exchange:
             self.route, self.quiet = request.url_rule.rule, request.blueprint == "health"
         self.user_id = g.get("user_id") if g else None
         present = {name.lower() for name, _ in headers}
-        headers += [header for header in HEADERS if header[0].lower() not in present]
-        if self.environ["wsgi.url_scheme"] == "https":
-            headers.append(TRANSPORT_SECURITY)
+        ours = TLS_HEADERS if self.environ["wsgi.url_scheme"] == "https" else HEADERS
+        headers += [header for header in ours if header[0].lower() not in present]
         headers.append(("X-Request-ID", self.id))
         return self.start_outer_response(status, headers, exc_info)
 
@@ -89,7 +87,7 @@ class Exchange:
             metrics.IN_FLIGHT.dec()
             metrics.track(self.route, self.environ["REQUEST_METHOD"], self.status, seconds)
             if not self.quiet and log.isEnabledFor(logging.INFO):
-                write_line(orjson.dumps(self.describe(seconds), default=str))
+                write_line(to_json(self.describe(seconds)))
             request_id.set("")
 
     def describe(self, seconds: float) -> dict[str, object]:

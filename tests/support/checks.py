@@ -1,0 +1,147 @@
+"""What a rendered service must be; each check returns what it found wrong, one line a finding."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from support.git import would_track
+from support.template import SERVICE
+
+RUFF = Path(sys.executable).with_name("ruff")
+EMPTY_ON_PURPOSE: frozenset[str] = frozenset()
+# Text of the template that was to be replaced. Flask's own templates have its braces, which are theirs to keep.
+LEFTOVER = re.compile(r"\{\{-?\s*cookiecutter\b|#\{[%#]|\bcookiecutter\.(?!io\b|readthedocs\b)\w|\{%")
+FLASK_TEMPLATES = "app/templates/"
+WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{digit}" for name in ("com", "lpt") for digit in range(1, 10))}
+
+
+def unparsed(folder: Path) -> list[str]:
+    """Files that what reads them cannot read."""
+    found = []
+    for path in would_track(folder):
+        name = PurePosixPath(path)
+        parse = PARSERS.get(name.suffix) or PARSERS.get(name.name)
+        if parse:
+            try:
+                parse((folder / path).read_text(encoding="utf-8"))
+            except (ValueError, SyntaxError, yaml.YAMLError, configparser.Error) as error:
+                found.append(f"{path} is unparsed: {error}")
+    return found
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    ".py": ast.parse,
+    ".toml": tomllib.loads,
+    "uv.lock": tomllib.loads,
+    ".json": json.loads,
+    ".yaml": lambda text: list(yaml.safe_load_all(text)),
+    ".yml": lambda text: list(yaml.safe_load_all(text)),
+    ".ini": lambda text: configparser.ConfigParser().read_string(text),
+}
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Text of the template that was to be replaced, and names of files with it."""
+    found = [f"{path} has a leftover name" for path in would_track(folder) if re.search(r"[{}]|cookiecutter", path)]
+    for path in would_track(folder):
+        for number, line in enumerate((folder / path).read_text(encoding="utf-8").splitlines(), 1):
+            marks = {match[0] for match in LEFTOVER.finditer(line)}
+            if marks - ({"{%"} if path.startswith(FLASK_TEMPLATES) else set()):
+                found.append(f"{path}:{number} has a leftover: {line.strip()}")
+    return found
+
+
+def empty_files(folder: Path) -> list[str]:
+    """Files with nothing in them."""
+    paths = [path for path in would_track(folder) if not (folder / path).read_bytes().strip()]
+    return [f"{path} is empty" for path in paths if path not in EMPTY_ON_PURPOSE]
+
+
+def untidy(folder: Path) -> list[str]:
+    """Files without exactly one newline at their end, and stray blanks."""
+    found = []
+    for path in would_track(folder):
+        text = (folder / path).read_bytes().decode()
+        blank_lines = 2 if path.endswith((".py", ".mako")) else 1
+        faults = {
+            "has no newline at its end": text and not text.endswith("\n"),
+            "has blank lines at its end": text.endswith("\n\n"),
+            "begins with a blank line": text.startswith("\n"),
+            "has blanks at the end of a line": re.search(r"[ \t]$", text, re.M),
+            "has a run of blank lines": "\n" * (blank_lines + 2) in text,
+            "has carriage returns": "\r" in text,
+        }
+        found += [f"{path} {fault}" for fault, there in faults.items() if there]
+    return found
+
+
+def illegal_names(folder: Path) -> list[str]:
+    """Names that Windows cannot have, or cannot tell apart."""
+    found = []
+    paths = would_track(folder)
+    for path in paths:
+        for part in path.split("/"):
+            if re.search(r'[<>:"|?*\\\x00-\x1f]|[. ]$', part) or part.split(".")[0].lower() in WINDOWS_DEVICES:
+                found.append(f"{path} is an illegal name on Windows")
+    folded = [path.lower() for path in paths]
+    return found + [f"{path} differs in case alone" for path in paths if folded.count(path.lower()) > 1]
+
+
+def unformatted(folder: Path, ruff: Path = RUFF) -> list[str]:
+    """What ruff finds, with the service's own configuration."""
+    found = []
+    for command in (["check", "--output-format=concise"], ["format", "--check"]):
+        arguments = [str(ruff), *command, "--no-cache", "--quiet"]
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            found.append(f"ruff {command[0]}: {done.stdout}{done.stderr}")
+    return found
+
+
+def altered_python(folder: Path) -> list[str]:
+    """Python that is not byte for byte the template's: it never sees Jinja."""
+    paths = [path for path in would_track(folder) if path.endswith(".py")]
+    return [
+        f"{path} is not the template's"
+        for path in paths
+        if not (SERVICE / path).is_file() or (folder / path).read_bytes() != (SERVICE / path).read_bytes()
+    ]
+
+
+def bytecode(folder: Path) -> list[str]:
+    """What running the hook left behind; what lies about in the template's own folder is not its doing."""
+    paths = [path.relative_to(folder) for path in folder.rglob("__pycache__")]
+    return [f"{path} was left behind" for path in paths if not (SERVICE / path).exists()]
+
+
+def open_secrets(folder: Path) -> list[str]:
+    """Secrets that git would track."""
+    return [f"{path} would be tracked" for path in would_track(folder) if re.search(r"(^|/)\.env$|^secrets/", path)]
+
+
+CHECKS: tuple[Callable[[Path], list[str]], ...] = (
+    unparsed,
+    leftovers,
+    empty_files,
+    untidy,
+    illegal_names,
+    unformatted,
+    altered_python,
+    bytecode,
+    open_secrets,
+)
+
+
+def find_faults(folder: Path) -> list[str]:
+    """Everything that every check finds."""
+    return [finding for check in CHECKS for finding in check(folder)]
