@@ -27,9 +27,14 @@ CLOSING = object()  # what a thread returns of a connection that is to be closed
 LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
 
 
-def drained(worker: Any, seconds: float) -> bool:
-    """Whether a worker that began to drain `seconds` ago has taken all there was to take."""
-    return seconds > worker.cfg.graceful_timeout or (seconds > DRAIN + SETTLE and not backlog(worker))
+def drained(worker: Any, seconds: float, free: bool = True) -> bool:
+    """Whether a worker that began to drain `seconds` ago has taken all there was, or has no time left for more.
+
+    Args:
+        free: it could take a connection, were there one.
+    """
+    settled = seconds > DRAIN + SETTLE and free and not backlog(worker)
+    return settled or seconds > worker.cfg.graceful_timeout
 
 
 def backlog(worker: Any, wait: float = 0) -> list[Any]:
@@ -130,7 +135,7 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
 
     def drain(self) -> None:
         began = time.monotonic()
-        while not (free := self.nr_conns < self.worker_connections) or not drained(self, time.monotonic() - began):
+        while not drained(self, time.monotonic() - began, free := self.nr_conns < self.worker_connections):
             super().set_accept_enabled(free)
             self.notify()
             self.wait_for_and_dispatch_events(timeout=0.05)
