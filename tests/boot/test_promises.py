@@ -342,6 +342,16 @@ def test_a_taken_metrics_port_is_one_warning_and_served_once_it_is_free(start: S
     assert len([line for line in second.log() if "METRICS_PORT" in line["message"]]) == 1
 
 
+def test_it_listens_on_this_machine_alone_unless_told_otherwise(service: Service) -> None:
+    """Nothing but a proxy of this machine reaches it; in development nobody else reaches the metrics either."""
+    service.wait_for_metrics(lambda m: m.total("server_threads") > 0, "metrics are served")
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {fields[1] for fields in sockets if fields[3] == "0A"}
+    for port in (service.port, service.metrics_port):
+        assert f"0100007F:{port:04X}" in listening
+        assert f"00000000:{port:04X}" not in listening
+
+
 def test_the_public_port_has_no_metrics(service: Service) -> None:
     assert service.get("/metrics").status == 404
 
@@ -456,6 +466,20 @@ def test_clients_that_never_close_hold_up_nobody(start: Start, send: Send, varia
     assert all(b"200 OK" in read(connection) for connection in left_open)
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_stop_that_comes_while_workers_are_forked_reaches_them(
+    folder: Path, venv: Path, tmp_path: Path, workers: int
+) -> None:
+    for _ in range(3):
+        service = prepare(folder, venv, tmp_path, {"WEB_CONCURRENCY": str(workers)})
+        service.start()
+        service.wait_for_log(message="Booting worker")
+        try:
+            assert service.stop(seconds=10) == 0, "before the grace for slow requests is over"
+        finally:
+            service.clean_up()
+
+
 def test_a_reload_under_load_loses_nothing(start: Start) -> None:
     service = start(LOG_LEVEL="WARNING")
     before = service.wait_for_workers(2)
@@ -482,6 +506,14 @@ def test_a_killed_worker_is_replaced(start: Start) -> None:
     service.wait_for_workers(2, without={victim})
     assert service.wait_for_log(level="ERROR", message=f"{victim}")
     assert service.get("/api/items").status == 200
+
+
+def test_a_worker_told_to_stop_at_once_says_so_and_is_replaced(start: Start) -> None:
+    service = start()
+    told = next(iter(service.wait_for_workers(2)))
+    os.kill(told, signal.SIGQUIT)
+    service.wait_for_log(message=f"Worker {told} was told to stop at once")
+    service.wait_for_workers(2, without={told})
 
 
 def test_a_new_master_takes_over_the_socket_of_the_old_one(start: Start) -> None:

@@ -23,6 +23,7 @@ from app.observability.serve import Listener
 from app.settings import Settings
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
+STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT)
 _listener: Listener | None = None
 
 
@@ -71,14 +72,27 @@ def when_ready(server: Any) -> None:
 
     if _listener is not None:
         _listener.keep()
-    # Gunicorn has no hook for the beginning of a stop, nor for a child that is no worker; it calls the one when it
-    # stops, the other once a second.
+    # Gunicorn has no hooks for these three.
     server.stop = partial(stop, server, server.stop)
+    server.spawn_worker = partial(spawn_worker, server.spawn_worker)
     server.manage_workers = partial(manage_workers, server.manage_workers)
 
 
+def spawn_worker(spawn: Callable[[], Any]) -> Any:
+    """Hold signals back until the new worker can take them.
+
+    It is born with the master's handlers, which take a signal and do nothing with it there: a worker forked just
+    before a stop would go on until it is killed.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return spawn()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
 def manage_workers(manage: Callable[[], None]) -> None:
-    """Gunicorn's own, then the listener, should it have died."""
+    """Gunicorn's own, which it calls once a second; then the listener, should it have died."""
     manage()
     if _listener is not None:
         _listener.keep()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import selectors
+import signal
 import socket
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from gunicorn.workers.sync import SyncWorker
 
 from app.capacity import DRAIN, SETTLE
 from app.observability.metrics import THREADS_BUSY
+from app.server.hooks import STOPS
 
 CLOSING = object()  # what a thread returns of a connection that is to be closed
 LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
@@ -50,7 +52,15 @@ def close_listeners(worker: Any) -> None:
     worker.sockets = []
 
 
-class Gthread(ThreadWorker):  # type: ignore[misc]
+class TakesSignals:
+    """A worker that takes the signals held back while it was forked (`hooks.spawn_worker`)."""
+
+    def init_signals(self) -> None:
+        super().init_signals()  # type: ignore[misc]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+class Gthread(TakesSignals, ThreadWorker):  # type: ignore[misc]
     """A thread pool that takes a new connection only while it has a free thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -143,7 +153,7 @@ class Gthread(ThreadWorker):  # type: ignore[misc]
         close_listeners(self)
 
 
-class Sync(SyncWorker):  # type: ignore[misc]
+class Sync(TakesSignals, SyncWorker):  # type: ignore[misc]
     """One request at a time."""
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
