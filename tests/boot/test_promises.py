@@ -466,18 +466,23 @@ def test_clients_that_never_close_hold_up_nobody(start: Start, send: Send, varia
     assert all(b"200 OK" in read(connection) for connection in left_open)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_a_stop_that_comes_while_workers_are_forked_reaches_them(
-    folder: Path, venv: Path, tmp_path: Path, workers: int
-) -> None:
-    for _ in range(3):
-        service = prepare(folder, venv, tmp_path, {"WEB_CONCURRENCY": str(workers)})
-        service.start()
+def test_a_stop_that_comes_while_workers_are_forked_reaches_them(folder: Path, venv: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.conf.py"
+    slow.write_text(
+        "import runpy, time\n"
+        "globals().update(runpy.run_path('gunicorn.conf.py'))\n"
+        "forked = post_fork\n"
+        "def post_fork(server, worker):\n"
+        "    time.sleep(1)\n"
+        "    forked(server, worker)\n"
+    )
+    service = prepare(folder, venv, tmp_path, {"GUNICORN_CMD_ARGS": f"--config {slow}"})
+    service.start()
+    try:
         service.wait_for_log(message="Booting worker")
-        try:
-            assert service.stop(seconds=10) == 0, "before the grace for slow requests is over"
-        finally:
-            service.clean_up()
+        assert service.stop(seconds=10) == 0, "before the grace for slow requests is over"
+    finally:
+        service.clean_up()
 
 
 def test_a_reload_under_load_loses_nothing(start: Start) -> None:
