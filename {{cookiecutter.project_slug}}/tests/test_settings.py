@@ -29,7 +29,12 @@ def problems(environ: Mapping[str, str], root: Path = Path("/nonexistent")) -> l
     [
         ("APP_ENV", "Testing", "app_env", "testing"),
         ("APP_VERSION", "1.2.3", "app_version", "1.2.3"),
-        ("SECRET_KEY_FALLBACKS", "one, two,", "secret_key_fallbacks", ("one", "two")),
+        (
+            "SECRET_KEY_FALLBACKS",
+            f"{SECRET_KEY}, {SECRET_KEY}2,",
+            "secret_key_fallbacks",
+            (SECRET_KEY, f"{SECRET_KEY}2"),
+        ),
         ("DATABASE_URL", "postgres://u:p%40@h/d", "database_url", "postgresql+psycopg://u:p%40@h/d"),
         ("DATABASE_URL", "postgresql://u@[::1]:5432/d", "database_url", "postgresql+psycopg://u@[::1]:5432/d"),
         ("DATABASE_URL", "postgresql:///d?host=/run", "database_url", "postgresql+psycopg:///d?host=/run"),
@@ -127,7 +132,7 @@ def test_web_concurrency_is_a_ceiling_in_dot_env_and_the_number_in_the_environme
 
 
 def test_no_secret_is_in_the_repr_of_the_settings() -> None:
-    url = "postgresql://app:canary@db/app"
+    url = "postgresql://app:canary@db:5432/the-name-of-a-database"
     assert "canary" not in repr(load_settings({**dict.fromkeys(SECRETS, url), "SECRET_KEY": SECRET_KEY + "canary"}))
 
 
@@ -135,5 +140,20 @@ def test_no_secret_is_in_the_repr_of_the_settings() -> None:
 def test_no_secret_is_in_the_message_about_a_wrong_value(value: str, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("canary")
     found = problems({**dict.fromkeys(SECRETS, value), "SECRET_KEY": "", "SECRET_KEY_FILE": str(tmp_path / "key")})
-    assert len(found) == 3
+    assert len(found) == 4
     assert "canary" not in str(SettingsError(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SCRIPT_NAME", "shop"),
+        ("SCRIPT_NAME", "/shop/"),
+        ("GUNICORN_BIND", "nonsense"),
+        ("GUNICORN_BIND", "host:name"),
+        ("SECRET_KEY_FALLBACKS", f"{SECRET_KEY},changeme"),
+    ],
+)
+def test_what_gunicorn_or_a_forger_would_stumble_over_is_refused(name: str, value: str) -> None:
+    (line,) = problems({**PRODUCTION, name: value})
+    assert line.startswith(f"{name}: ")
