@@ -35,7 +35,7 @@ FIRST_BYTES = 10.0  # the kernel keeps a connection to itself until its first by
 MAX_REQUESTS = 10_000
 
 # Resident megabytes of the default service, each page counted once, as benchmarks/memory.py of the template measures
-# them: 70 for the master and the metrics listener, and 17 for a worker after 2,000 requests. (A worker's RSS is 58:
+# them: 72 for the master and the metrics listener, and 17 for a worker after 4,000 requests. (A worker's RSS is 58:
 # that counts the code which the master loaded and all workers share.) Measure again when the service has grown.
 BASE_MB = 90  # and a quarter more
 WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together
