@@ -148,7 +148,7 @@ def plan(
     """
     threads = (threads or THREADS[worker_class]) if THREADS[worker_class] > 1 else 1
     if workers:
-        return Plan(workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number")
+        return Plan(workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number of workers")
     whole_cpus = math.ceil(limits.cpus)
     wanted = 2 * whole_cpus + 1 if worker_class == "sync" else whole_cpus + 1
     fitting = max(1, (limits.memory_mb - BASE_MB) // WORKER_MB)

@@ -1,15 +1,20 @@
-"""Every environment variable of the service, typed and checked together.
+"""Every environment variable of the service, typed and checked together, when it starts.
 
-`load_settings` reads them once. What is wrong is said all at once, with the commands that mend it, and no value
-of a secret is ever printed. Empty means unset; lists are comma-separated. A secret X may also come from the file
-that X_FILE names. In development `.env` fills in what is not set.
+The first of these that has a value wins:
+
+1. for a secret, the file that `NAME_FILE` names: so come those that a platform keeps (Docker, Kubernetes, systemd)
+2. the environment
+3. in development only, `.env`; there too `NAME_FILE` beats `NAME`
+
+Empty means unset. Lists are comma-separated. What is wrong is said all at once, with the commands that mend it, and
+nothing of a secret is ever printed. `.venv/bin/python -m app.settings > docs/settings.md` writes the page about them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,11 +39,14 @@ class SettingsError(RuntimeError):
         self.problems = problems
 
 
+# The docstring of a parser says what it takes; docs/settings.md repeats it.
 def text(raw: str) -> str:
+    """text"""
     return raw
 
 
 def listing(raw: str) -> tuple[str, ...]:
+    """list"""
     return tuple(item.strip() for item in raw.split(",") if item.strip())
 
 
@@ -47,9 +55,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
     def parse(raw: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", raw) or not low <= int(raw) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
+            raise ValueError(f"must be {parse.__doc__}")
         return int(raw)
 
+    parse.__doc__ = f"a whole number from {low} to {high}"
     return parse
 
 
@@ -60,19 +69,23 @@ def choice(*allowed: str) -> Callable[[str], str]:
         for word in allowed:
             if word.lower() == raw.lower():
                 return word
-        raise ValueError(f"must be one of: {', '.join(allowed)}")
+        raise ValueError(f"must be {parse.__doc__}")
 
+    parse.__doc__ = f"one of: {', '.join(allowed)}"
     return parse
 
 
 def sqlalchemy_url(raw: str) -> str:
-    """`postgres://` and `postgresql://` both run on psycopg 3. The URL holds a password: no error repeats it."""
+    """a URL: postgresql:// or postgres://, both on psycopg 3; sqlite:/// outside production"""
     scheme, mark, rest = raw.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and mark:
-        if not re.fullmatch(r"([^@]*@)?(\[[^]]*\]|[^][@:/?]*)(:[0-9]+)?([/?].*)?", rest):
-            raise ValueError("must be postgresql://USER:PASSWORD@HOST:5432/NAME, with %40 for an @ in the password")
+        # Stricter than SQLAlchemy, which would take part of a password that is not escaped for a name, and print it.
+        if not re.fullmatch(r"([^@:/]*(:[^@]*)?@)?(\[[^]]*\]|[^][@:/?]*)(:[0-9]+)?([/?][^@]*)?", rest):
+            raise ValueError(
+                "must be postgresql://USER:PASSWORD@HOST:5432/NAME, an @ in a part written as %40, a / as %2F"
+            )
         return f"postgresql+psycopg://{rest}"
-    if scheme == "sqlite" and mark:
+    if raw == "sqlite://" or raw.startswith("sqlite:///"):
         return raw
     raise ValueError("must begin with postgresql:// (in development sqlite:/// will do)")
 
@@ -93,20 +106,22 @@ class Settings:
     app_env: str = variable(
         "APP_ENV", choice("production", "development", "testing"), "production", doc="Where this runs."
     )
-    app_version: str = variable("APP_VERSION", text, "dev", doc="The release that runs.")
-    secret_key: str = variable("SECRET_KEY", text, secret=True, doc="Signs cookies; replace it every year.")
+    app_version: str = variable("APP_VERSION", text, "dev", doc="The release that runs, shown in metrics.")
+    secret_key: str = variable(
+        "SECRET_KEY", text, secret=True, doc="Signs cookies. Production wants 32 characters or more; replace it yearly."
+    )
     secret_key_fallbacks: tuple[str, ...] = variable(
         "SECRET_KEY_FALLBACKS", listing, secret=True, doc="Former keys: what they signed stays valid."
     )
     database_url: str = variable(
-        "DATABASE_URL", sqlalchemy_url, secret=True, doc="postgresql://user:password@host/name"
+        "DATABASE_URL", sqlalchemy_url, secret=True, doc="Production wants PostgreSQL; else SQLite in `instance/`."
     )
     database_migration_url: str = variable(
-        "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else DATABASE_URL."
+        "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else `DATABASE_URL`."
     )
     log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line a request.")
     trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
-    script_name: str | None = variable("SCRIPT_NAME", text, doc="The path that a proxy serves us under.")
+    script_name: str | None = variable("SCRIPT_NAME", text, doc="The path that a proxy serves us under, like /orders.")
     trusted_hosts: tuple[str, ...] = variable(
         "TRUSTED_HOSTS", listing, doc="Host names to answer to; empty: any. .example.com takes its subdomains."
     )
@@ -122,15 +137,19 @@ class Settings:
         "PROMETHEUS_MULTIPROC_DIR", text, doc="Where each start makes its folder of metrics; else the system's /tmp."
     )
     port: int = variable("PORT", whole(1, 65535), "8000", doc="The port to serve on, at 127.0.0.1.")
-    bind: tuple[str, ...] = variable("GUNICORN_BIND", listing, doc="host:port or unix:/path to serve on; beats PORT.")
-    web_concurrency: int | None = variable("WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes.")
-    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024))
-    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), doc="Beats WEB_CONCURRENCY.")
-    worker_class: str = variable(
-        "GUNICORN_WORKER_CLASS", choice(*THREADS), ANSWERS["worker_class"], doc="gthread or sync."
+    bind: tuple[str, ...] = variable("GUNICORN_BIND", listing, doc="host:port or unix:/path to serve on; beats `PORT`.")
+    web_concurrency: int | None = variable(
+        "WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes; else by `app/capacity.py`, from CPUs and memory."
     )
-    threads: int | None = variable("GUNICORN_THREADS", whole(1, 256), doc="Threads a gthread worker.")
-    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), doc="Gunicorn's own; else LOG_LEVEL.")
+    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024), doc="The most worker processes.")
+    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), doc="Beats `WEB_CONCURRENCY`.")
+    worker_class: str = variable(
+        "GUNICORN_WORKER_CLASS", choice(*THREADS), ANSWERS["worker_class"], doc="How a worker handles requests."
+    )
+    threads: int | None = variable(
+        "GUNICORN_THREADS", whole(1, 256), doc="Threads a gthread worker; else by `app/capacity.py`."
+    )
+    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), doc="Gunicorn's own; else `LOG_LEVEL`.")
 
     @property
     def production(self) -> bool:
@@ -167,22 +186,20 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     Raises:
         SettingsError: with a line for each thing that is wrong.
     """
-    given = {name: value for name, value in environ.items() if value}
-    if given.get("APP_ENV", "").lower() == "development":
-        filled_in = read_env_file(root / ".env")
-        given = {**{name: value for name, value in filled_in.items() if f"{name}_FILE" not in given}, **given}
+    sources = [environ]
+    if environ.get("APP_ENV", "").lower() == "development":
+        sources.append(read_env_file(root / ".env"))
 
     values: dict[str, Any] = {}
     problems: list[str] = []
     for setting in fields(Settings):
         name, parse = setting.metadata["name"], setting.metadata["parse"]
         try:
-            if setting.metadata["secret"] and name not in given and f"{name}_FILE" in given:
-                given[name] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
-            raw = given.get(name) or setting.metadata["default"]
+            raw = find_value(name, sources, setting.metadata["secret"]) or setting.metadata["default"]
             values[setting.name] = parse(raw) if raw or parse is listing else None
         except OSError as error:
-            problems.append(f"{name}_FILE: {given[f'{name}_FILE']} cannot be read: {error.strerror}.")
+            # Its path is not told: who gives a secret under this name by mistake would read it in the log.
+            problems.append(f"{name}_FILE: names a file that cannot be read: {error.strerror}.")
         except ValueError as error:
             problems.append(f"{name}: {error}.")
 
@@ -195,6 +212,21 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
+
+
+def find_value(name: str, sources: Iterable[Mapping[str, str]], secret: bool) -> str:
+    """The value in the first source that has one, by file (a secret) or by name; empty where none has."""
+    raw = ""
+    for source in sources:
+        if secret and source.get(f"{name}_FILE"):
+            raw = Path(source[f"{name}_FILE"]).read_text(encoding="utf-8", errors="surrogateescape")
+            break
+        if source.get(name):
+            raw = source[name]
+            break
+    if not raw.strip().isprintable():
+        raise ValueError("must be one line of text")
+    return raw.strip()
 
 
 def missing(values: Mapping[str, Any], production: bool) -> list[str]:
@@ -224,3 +256,23 @@ def read_env_file(path: Path) -> dict[str, str]:
     if "WEB_CONCURRENCY" in values:
         values[ENV_FILE_WORKERS] = values.pop("WEB_CONCURRENCY")
     return {name: value for name, value in values.items() if value}
+
+
+def reference() -> str:
+    """The text of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        __doc__ or "",
+        "| Variable | Default | Takes | What it means |",
+        "| --- | --- | --- | --- |",
+    ]
+    for setting in fields(Settings):
+        name, default, takes = setting.metadata["name"], setting.metadata["default"], setting.metadata["parse"].__doc__
+        names = f"`{name}`, `{name}_FILE`" if setting.metadata["secret"] else f"`{name}`"
+        lines.append(f"| {names} | {default and f'`{default}`'} | {takes} | {setting.metadata['doc']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference())
