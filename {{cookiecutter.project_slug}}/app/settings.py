@@ -1,12 +1,12 @@
-"""Every environment variable of the service, typed and checked together, when it starts.
+"""Every environment variable of the service, typed and checked together when it starts.
 
 The first of these that has a value wins:
 
-1. for a secret, the file that `NAME_FILE` names: so come those that a platform keeps (Docker, Kubernetes, systemd)
+1. for a secret, the file that `NAME_FILE` names: what a platform keeps (Docker, Kubernetes, systemd) comes as a file
 2. the environment
 3. in development only, `.env`; there too `NAME_FILE` beats `NAME`
 
-Empty means unset. Lists are comma-separated. What is wrong is said all at once, with the commands that mend it, and
+Empty means unset. A list is comma-separated. What is wrong is said all at once, with the commands that mend it, and
 nothing of a secret is ever printed. `.venv/bin/python -m app.settings > docs/settings.md` writes the page about them.
 """
 
@@ -187,7 +187,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
         SettingsError: with a line for each thing that is wrong.
     """
     sources = [environ]
-    if environ.get("APP_ENV", "").lower() == "development":
+    if environ.get("APP_ENV", "").strip().lower() == "development":
         sources.append(read_env_file(root / ".env"))
 
     values: dict[str, Any] = {}
@@ -198,7 +198,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
             raw = find_value(name, sources, setting.metadata["secret"]) or setting.metadata["default"]
             values[setting.name] = parse(raw) if raw or parse is listing else None
         except OSError as error:
-            # Its path is not told: who gives a secret under this name by mistake would read it in the log.
+            # Its path is not told: that is the secret itself where somebody mixed the two names up.
             problems.append(f"{name}_FILE: names a file that cannot be read: {error.strerror}.")
         except ValueError as error:
             problems.append(f"{name}: {error}.")
@@ -206,7 +206,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     production = values.get("app_env", "production") == "production"
     if not production and "database_url" in values:
         values["database_url"] = values["database_url"] or f"sqlite:///{root / 'instance' / 'app.db'}"
-    values["metrics_bind"] = values["metrics_bind"] or (ANY_ADDRESS if production else "127.0.0.1")
+    values["metrics_bind"] = values.get("metrics_bind") or (ANY_ADDRESS if production else "127.0.0.1")
     values["server_log_level"] = values.get("server_log_level") or values.get("log_level")
     problems += missing(values, production)
     if problems:
@@ -215,16 +215,14 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
 
 
 def find_value(name: str, sources: Iterable[Mapping[str, str]], secret: bool) -> str:
-    """The value in the first source that has one, by file (a secret) or by name; empty where none has."""
+    """The value in the first source that has one; of a secret, a file beats the variable. Empty where none has."""
     raw = ""
     for source in sources:
-        if secret and source.get(f"{name}_FILE"):
-            raw = Path(source[f"{name}_FILE"]).read_text(encoding="utf-8", errors="surrogateescape")
+        path = source.get(f"{name}_FILE") if secret else None
+        raw = Path(path).read_text(encoding="utf-8", errors="surrogateescape") if path else source.get(name, "")
+        if path or raw.strip():
             break
-        if source.get(name):
-            raw = source[name]
-            break
-    if not raw.strip().isprintable():
+    if not raw.strip().isprintable():  # nor are bytes that are no text
         raise ValueError("must be one line of text")
     return raw.strip()
 
@@ -260,13 +258,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 def reference() -> str:
     """The text of docs/settings.md."""
-    lines = [
-        "# Settings",
-        "",
-        __doc__ or "",
-        "| Variable | Default | Takes | What it means |",
-        "| --- | --- | --- | --- |",
-    ]
+    lines = [f"# Settings\n\n{__doc__}\n| Variable | Default | Takes | What it means |\n| --- | --- | --- | --- |"]
     for setting in fields(Settings):
         name, default, takes = setting.metadata["name"], setting.metadata["default"], setting.metadata["parse"].__doc__
         names = f"`{name}`, `{name}_FILE`" if setting.metadata["secret"] else f"`{name}`"
