@@ -90,7 +90,8 @@ def check(answer: object, question: str) -> str:
     keeps, rule = RULES[question]
     if not keeps(given):
         shown = ascii(given if len(given) <= 60 else given[:57] + "...")
-        raise FailedHookException(f"{question}={shown} will not do. It must be {rule}.")
+        apostrophe = " An apostrophe is typed as \u2019 here." if "'" in given else ""
+        raise FailedHookException(f"{question}={shown} will not do. It must be {rule}.{apostrophe}")
     return given
 
 

@@ -67,6 +67,7 @@ def running(folder: Path, environ: dict[str, str], *command: str, log: Path) -> 
             process.wait(15)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def answer(port: str, path: str) -> int | None:

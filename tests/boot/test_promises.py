@@ -163,6 +163,13 @@ def test_one_trusted_hop_takes_what_the_proxy_next_to_us_says(start: Start) -> N
     assert told.headers["Strict-Transport-Security"]
 
 
+def test_a_prefix_is_the_proxys_to_strip_and_takes_no_probe_away(start: Start) -> None:
+    service = start(SCRIPT_NAME="/shop", TRUSTED_PROXY_HOPS="1")
+    assert service.get("/healthz/live").status == 200
+    assert service.get("/trial/client", {"X-Forwarded-Prefix": "/shop"}).json["root"] == "/shop"
+    assert service.get("/trial/client").json["root"] == ""
+
+
 # Logs
 
 
@@ -536,11 +543,12 @@ def test_a_new_master_takes_over_the_socket_of_the_old_one(start: Start) -> None
     assert service.get("/healthz/ready").status == 200
 
 
-def test_control_c_ends_it_at_once(start: Start) -> None:
-    service = start()
-    os.killpg(service.process.pid, signal.SIGINT)
-    assert service.process.wait(10) == 0
-    wait_for(lambda: not service.session(), "no process left")
+def test_control_c_ends_it_at_once_also_where_it_is_said_twice(start: Start) -> None:
+    services = [start() for _ in range(5)]
+    for service in services:
+        os.killpg(service.process.pid, signal.SIGINT)  # a terminal tells every process, and the master its workers
+        assert service.process.wait(10) == 0
+    wait_for(lambda: not any(service.session() for service in services), "no process left")
 
 
 # Refusing to start
@@ -559,6 +567,7 @@ def test_a_second_start_on_a_taken_port_is_refused_in_one_line(service: Service,
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
+        ({"PROMETHEUS_MULTIPROC_DIR": "/proc/nowhere"}, "PROMETHEUS_MULTIPROC_DIR: no folder can be made"),
         ({"GUNICORN_WORKER_CLASS": "eventlet"}, "GUNICORN_WORKER_CLASS: must be one of"),
         ({"METRICS_PORT": "many"}, "METRICS_PORT: must be a whole number"),
         ({"READINESS_REQUIRED": "databse"}, "READINESS_REQUIRED: has no check databse"),

@@ -37,8 +37,11 @@ from pathlib import Path
 # seconds at a few hundred requests a second.
 MAX_REQUESTS = 10_000
 
-BASE_MB = 80  # the master and the metrics listener
-WORKER_MB = 80  # a worker after 2,000 requests, shared pages counted once for each that shares them
+# Resident megabytes of the default service, each page counted once, as benchmarks/memory.py of the template measures
+# them: 70 for the master and the metrics listener, and 17 for a worker after 2,000 requests. (A worker's RSS is 58:
+# that counts the code which the master loaded and all workers share.) Measure again when the service has grown.
+BASE_MB = 90  # and a quarter more
+WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together
 MAX_CONNECTIONS = 97  # what a PostgreSQL as it is installed leaves to us
 
 THREADS = {"gthread": 4, "sync": 1}
@@ -148,7 +151,9 @@ def plan(
     """
     threads = (threads or THREADS[worker_class]) if THREADS[worker_class] > 1 else 1
     if workers:
-        return Plan(workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number of workers")
+        return Plan(
+            workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number of workers"
+        )
     whole_cpus = math.ceil(limits.cpus)
     wanted = 2 * whole_cpus + 1 if worker_class == "sync" else whole_cpus + 1
     fitting = max(1, (limits.memory_mb - BASE_MB) // WORKER_MB)

@@ -1,4 +1,4 @@
-"""Every error a client sees is a problem document (RFC 9457), and never a traceback."""
+"""Every error that the application answers with is a problem document (RFC 9457), and never a traceback."""
 
 from __future__ import annotations
 

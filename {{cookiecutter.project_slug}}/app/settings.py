@@ -75,6 +75,22 @@ def choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def prefix(raw: str) -> str:
+    """a path like /orders, without a slash at its end"""
+    if not re.fullmatch(r"(/[^/?#]+)+", raw):
+        raise ValueError(f"must be {prefix.__doc__}")
+    return raw
+
+
+def addresses(raw: str) -> tuple[str, ...]:
+    """list of addresses like 0.0.0.0:8000 or unix:/run/app.sock"""
+    found = listing(raw)
+    for address in found:
+        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^][:/]*):[0-9]{1,5}|unix:.+|fd://[0-9]+", address):
+            raise ValueError(f"must be a {addresses.__doc__}")
+    return found
+
+
 def sqlalchemy_url(raw: str) -> str:
     """a URL: postgresql:// or postgres://, both on psycopg 3; sqlite:/// outside production"""
     scheme, mark, rest = raw.partition("://")
@@ -119,9 +135,11 @@ class Settings:
     database_migration_url: str = variable(
         "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else `DATABASE_URL`."
     )
-    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line a request.")
+    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line per request.")
     trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
-    script_name: str | None = variable("SCRIPT_NAME", text, doc="The path that a proxy serves us under, like /orders.")
+    script_name: str | None = variable(
+        "SCRIPT_NAME", prefix, doc="The path that a proxy serves us under, like /orders."
+    )
     trusted_hosts: tuple[str, ...] = variable(
         "TRUSTED_HOSTS", listing, doc="Host names to answer to; empty: any. .example.com takes its subdomains."
     )
@@ -137,7 +155,9 @@ class Settings:
         "PROMETHEUS_MULTIPROC_DIR", text, doc="Where each start makes its folder of metrics; else the system's /tmp."
     )
     port: int = variable("PORT", whole(1, 65535), "8000", doc="The port to serve on, at 127.0.0.1.")
-    bind: tuple[str, ...] = variable("GUNICORN_BIND", listing, doc="host:port or unix:/path to serve on; beats `PORT`.")
+    bind: tuple[str, ...] = variable(
+        "GUNICORN_BIND", addresses, doc="host:port or unix:/path to serve on; beats `PORT`."
+    )
     web_concurrency: int | None = variable(
         "WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes; else by `app/capacity.py`, from CPUs and memory."
     )
@@ -196,7 +216,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
         name, parse = setting.metadata["name"], setting.metadata["parse"]
         try:
             raw = find_value(name, sources, setting.metadata["secret"]) or setting.metadata["default"]
-            values[setting.name] = parse(raw) if raw or parse is listing else None
+            values[setting.name] = parse(raw) if raw or parse in (listing, addresses) else None
         except OSError as error:
             # Its path is not told: that is the secret itself where somebody mixed the two names up.
             problems.append(f"{name}_FILE: names a file that cannot be read: {error.strerror}.")
@@ -208,7 +228,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
         values["database_url"] = values["database_url"] or f"sqlite:///{root / 'instance' / 'app.db'}"
     values["metrics_bind"] = values.get("metrics_bind") or (ANY_ADDRESS if production else "127.0.0.1")
     values["server_log_level"] = values.get("server_log_level") or values.get("log_level")
-    problems += missing(values, production)
+    if "app_env" in values:
+        problems += missing(values, production)
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
@@ -234,14 +255,21 @@ def missing(values: Mapping[str, Any], production: bool) -> list[str]:
     if "secret_key" in values and not key:
         mend = f"set it to what this prints: {NEW_KEY}" if production else "run: python3 scripts/make_env.py"
         problems.append(f"SECRET_KEY: is missing; {mend}")
-    elif key and production and (len(key) < 32 or len(set(key)) < 10 or PLACEHOLDER.search(key)):
+    elif key and production and is_weak(key):
         problems.append(f"SECRET_KEY: is too short, too plain or a placeholder; set it to what this prints: {NEW_KEY}")
+    if production and any(is_weak(former) for former in values.get("secret_key_fallbacks", ())):
+        problems.append("SECRET_KEY_FALLBACKS: holds a key that is too short, too plain or a placeholder; take it out")
     url = values.get("database_url")
     if "database_url" in values and not url:
         problems.append("DATABASE_URL: is missing; export DATABASE_URL=postgresql://USER:PASSWORD@HOST:5432/NAME")
     elif url and production and url.startswith("sqlite"):
         problems.append("DATABASE_URL: is SQLite, which one machine alone can use; production wants postgresql://")
     return problems
+
+
+def is_weak(key: str) -> bool:
+    """Whether a key can be guessed; whoever has it, or a former one, can sign as we do."""
+    return len(key) < 32 or len(set(key)) < 10 or PLACEHOLDER.search(key) is not None
 
 
 def read_env_file(path: Path) -> dict[str, str]:

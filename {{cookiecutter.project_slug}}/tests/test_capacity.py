@@ -14,7 +14,7 @@ from app.capacity import Limits, find_limits, load_answers, plan
     [
         ("gthread", 0.5, 512, 2, 4),
         ("gthread", 4, 4096, 5, 4),
-        ("gthread", 4, 256, 2, 4),  # what fits into memory
+        ("gthread", 4, 200, 2, 4),  # what fits into memory
         ("gthread", 4, 64, 1, 4),
         ("sync", 4, 2048, 9, 1),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy import inspect
+from sqlalchemy import Column, Integer, Table, inspect
 
-from app.database import MIGRATIONS, _revisions
+from app.database import MIGRATIONS, UtcDateTime, _revisions
 from app.extensions import db
 from tests.conftest import MakeApp, flask_db
 
@@ -59,3 +60,29 @@ def test_migrations_may_reach_the_database_another_way(make_app: MakeApp, tmp_pa
     flask_db(make_app(DATABASE_MIGRATION_URL=direct), "upgrade")
     assert tables(make_app(DATABASE_URL=direct))
     assert not tables(make_app())
+
+
+def test_a_written_migration_runs_and_drops_no_table_that_has_no_model(app: Flask, tmp_path: Path) -> None:
+    """It names the types of the database: the code that it was made by will be another one day."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with app.app_context(), db.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE of_an_older_release (id INTEGER PRIMARY KEY)")
+    table = Table("of_this_test", db.metadata, Column("id", Integer, primary_key=True), Column("at", UtcDateTime))
+    try:
+        written = write_migration(app, folder)
+        assert "of_this_test" in written
+        assert "sa.DateTime(timezone=True)" in written
+        assert "of_an_older_release" not in written
+        flask_db(app, "upgrade", "-d", str(folder))
+        assert tables(app) >= {"of_this_test", "of_an_older_release"}
+        assert write_migration(app, folder) == "", "nothing has changed since, so nothing is written"
+    finally:
+        db.metadata.remove(table)
+
+
+def write_migration(app: Flask, folder: Path) -> str:
+    """What `flask db migrate` writes."""
+    before = set(folder.glob("versions/*.py"))
+    flask_db(app, "migrate", "-d", str(folder))
+    return "".join(path.read_text() for path in set(folder.glob("versions/*.py")) - before)

@@ -9,13 +9,16 @@ import pytest
 from flask import Flask
 
 from app import database, preflight
-from app.capacity import BASE_MB, WORKER_MB, find_limits
+from app.capacity import Limits
 from app.preflight import Finding, examine
 from tests.conftest import MakeApp
 
 PRODUCTION = {"APP_ENV": "production", "DATABASE_URL": "postgresql://app:canary@127.0.0.1:1/app"}
-TOO_MANY = (find_limits().memory_mb - BASE_MB) // WORKER_MB + 1
-FIT = max(1, TOO_MANY - 1)
+
+
+@pytest.fixture(autouse=True)
+def a_machine_of_one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "find_limits", lambda: Limits(1, 1024, "a test"))
 
 
 def find(app: Flask, check: str) -> Finding:
@@ -26,7 +29,7 @@ def find(app: Flask, check: str) -> Finding:
 @pytest.mark.parametrize(
     ("check", "faulty", "healthy"),
     [
-        ("memory", {"WEB_CONCURRENCY": str(TOO_MANY)}, {"WEB_CONCURRENCY": str(FIT)}),
+        ("memory", {"WEB_CONCURRENCY": "40"}, {"WEB_CONCURRENCY": "4"}),
         ("ports", {"METRICS_PORT": "8000"}, {"METRICS_PORT": "8001"}),
         ("ports", {"GUNICORN_BIND": "0.0.0.0:9102"}, {"GUNICORN_BIND": "unix:/run/app.sock"}),
         ("proxies", {**PRODUCTION}, {**PRODUCTION, "TRUSTED_PROXY_HOPS": "1"}),

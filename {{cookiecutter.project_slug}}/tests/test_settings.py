@@ -39,7 +39,12 @@ def problems(environ: Mapping[str, str], root: Path = Path("/nonexistent")) -> l
     [
         ("APP_ENV", "Testing", "app_env", "testing"),
         ("APP_VERSION", "1.2.3", "app_version", "1.2.3"),
-        ("SECRET_KEY_FALLBACKS", "one, two,", "secret_key_fallbacks", ("one", "two")),
+        (
+            "SECRET_KEY_FALLBACKS",
+            f"{SECRET_KEY}, {SECRET_KEY}2,",
+            "secret_key_fallbacks",
+            (SECRET_KEY, f"{SECRET_KEY}2"),
+        ),
         ("DATABASE_URL", "postgres://u:p%40@h/d", "database_url", "postgresql+psycopg://u:p%40@h/d"),
         ("DATABASE_URL", "postgresql://u@[::1]:5432/d", "database_url", "postgresql+psycopg://u@[::1]:5432/d"),
         ("DATABASE_URL", "postgresql:///d?host=/run", "database_url", "postgresql+psycopg:///d?host=/run"),
@@ -192,3 +197,18 @@ def test_the_example_has_a_line_for_every_variable_with_its_default() -> None:
     names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
     assert sorted(names) == sorted([*DEFAULTS.keys() - {ENV_FILE_WORKERS}, "POSTGRES_PASSWORD"])
     assert read_env_file(ROOT / ".env.example").items() <= DEFAULTS.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SCRIPT_NAME", "shop"),
+        ("SCRIPT_NAME", "/shop/"),
+        ("GUNICORN_BIND", "nonsense"),
+        ("GUNICORN_BIND", "host:name"),
+        ("SECRET_KEY_FALLBACKS", f"{SECRET_KEY},changeme"),
+    ],
+)
+def test_what_gunicorn_or_a_forger_would_stumble_over_is_refused(name: str, value: str) -> None:
+    (line,) = problems({**PRODUCTION, name: value})
+    assert line.startswith(f"{name}: ")

@@ -34,6 +34,8 @@ class Listener:
     def keep(self) -> None:
         """Start the process if it does not run; call it every second or so."""
         if self.process is None or self.process.poll() is not None:
+            if self.process is not None:
+                log.warning("The process that serves metrics has ended; it is started again.")
             self.let_go()
             address = [self.settings.metrics_bind, str(self.settings.metrics_port)]
             level = self.settings.log_level

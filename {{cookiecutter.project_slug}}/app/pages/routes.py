@@ -9,14 +9,14 @@ from flask import Blueprint, current_app, render_template
 from app.settings import ANSWERS, Settings
 
 blueprint = Blueprint("pages", __name__)
-LINKS = ("/api/items", "/healthz/ready", "/healthz/live")  # of these, what this service has
+LINKED = ("/api/", "/healthz/")  # addresses below these are shown, where they need nothing filled in
 
 
 @blueprint.get("/")
 def index() -> str:
     settings: Settings = current_app.extensions["settings"]
-    rules = {rule.rule for rule in current_app.url_map.iter_rules()}
-    links = [rule for rule in LINKS if rule in rules]
+    rules = [rule for rule in current_app.url_map.iter_rules() if "GET" in (rule.methods or ())]
+    links = sorted({rule.rule for rule in rules if rule.rule.startswith(LINKED) and not rule.arguments})
     return render_template("index.html", service=ANSWERS, links=links, details=describe(settings))
 
 

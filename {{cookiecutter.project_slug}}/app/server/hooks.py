@@ -6,6 +6,7 @@ This module is imported once, while the configuration is run again at each reloa
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -31,7 +32,10 @@ def prepare(settings: Settings) -> None:
     """Make the folder of metrics, before anything imports a metric."""
     global _listener
     if _listener is None:
-        slots.open_folder(settings.metrics_dir)
+        try:
+            slots.open_folder(settings.metrics_dir)
+        except OSError as error:
+            sys.exit(f"PROMETHEUS_MULTIPROC_DIR: no folder can be made in {error.filename}: {error.strerror}.")
         _listener = Listener(settings)
 
 
@@ -48,17 +52,27 @@ def on_starting(server: Any) -> None:
                     trial.bind(address)
                 except OSError as error:
                     host, port = address
-                    sys.exit(f"Cannot serve on {host}:{port}: {error.strerror}. Choose another port: PORT={port + 1}")
+                    another = port + 1 if port < 65535 else port - 1
+                    mend = f"GUNICORN_BIND={host}:{another}" if os.environ.get("GUNICORN_BIND") else f"PORT={another}"
+                    sys.exit(f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address: {mend}")
 
 
 def when_ready(server: Any) -> None:
-    """Say what was started, let the kernel hold back idle connections, and keep the metrics listener."""
+    """Say what was started, let the kernel hold back idle connections, and keep the metrics listener.
+
+    The application is loaded by now and no worker is forked yet.
+    """
     announce(server)
     for listener in server.LISTENERS:
         if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.FAMILY != socket.AF_UNIX:
             # A thread would wait for each connection that says nothing; 44 of them once took a probe 50 s.
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(SECONDS["first_bytes"]))
 
+    # Out of the collector's sight, or a worker's first full collection copies what it shares with the master: 15 MB.
+    gc.freeze()
+    # The application has read it. Gunicorn would want every path to begin with it, also the probes' and those that a
+    # proxy stripped, and answers 500 to the others.
+    os.environ.pop("SCRIPT_NAME", None)
     if _listener is not None:
         _listener.keep()
     # Gunicorn has no hooks for these three.

@@ -53,11 +53,17 @@ def close_listeners(worker: Any) -> None:
 
 
 class TakesSignals:
-    """A worker that takes the signals held back while it was forked (`hooks.spawn_worker`)."""
+    """A worker that takes signals safely: those held back while it was forked (`hooks.spawn_worker`), and two stops."""
 
     def init_signals(self) -> None:
         super().init_signals()  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once, and only once: a terminal and the master both say it, and the second would meet a held lock."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        super().handle_quit(sig, frame)  # type: ignore[misc]
 
 
 class Gthread(TakesSignals, ThreadWorker):  # type: ignore[misc]

@@ -1,0 +1,99 @@
+"""CPU time a request: the whole default service, everything on, against bare Flask under stock Gunicorn.
+
+Both have one gthread worker of four threads, held to one CPU as the default answers give it, and a database of
+their own with the same rows. They take turns, in rounds short enough that whatever else runs here disturbs both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.common import APPS, Row, median, promise, server
+from benchmarks.traffic import request, send
+from support.service import Service
+
+ROUTES = {
+    "hello, a JSON literal": request("GET", "/hello"),
+    "SELECT, a page of 20 items": request("GET", "/api/items"),
+    "INSERT, one item": request("POST", "/api/items", b'{"name": "Bolt", "quantity": 3}'),
+}
+ROUNDS, REQUESTS, WARM_UP = 24, 400, 400
+BOUND = 1.5  # times what bare Flask takes for the smallest request
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def measure() -> list[Row]:
+    rows = []
+    with on_one_cpu(server("gthread")) as ours, on_one_cpu(server("bare")) as bare:
+        for service in (ours, bare):
+            for message in reversed(ROUTES.values()):  # the list has items then
+                send(service.port, message, WARM_UP)
+        for what, message in ROUTES.items():
+            rounds = [(load(ours, message), load(bare, message)) for _ in range(ROUNDS)]
+            own, rate, other, other_rate = (
+                median(values) for values in zip(*((*ours, *bare) for ours, bare in rounds), strict=True)
+            )
+            added = f"adds {median(ours[0] - bare[0] for ours, bare in rounds):.0f} µs"
+            rows.append(
+                Row(
+                    what,
+                    f"{own:.0f} µs, {rate:,.0f} a second",
+                    f"bare Flask {other:.0f} µs, {other_rate:,.0f} a second",
+                    f"{own / other:.2f}",
+                    f"{added}; {promise(own / other, BOUND, 'times')}" if "hello" in what else added,
+                )
+            )
+        return rows + in_process(ours)
+
+
+@contextmanager
+def on_one_cpu(service: Service) -> Iterator[Service]:
+    """Start it on the first CPU, and leave the others to the clients."""
+    os.sched_setaffinity(0, CPUS[:1])
+    service.start()
+    os.sched_setaffinity(0, CPUS[1:] or CPUS)
+    try:
+        service.wait_until_live()
+        yield service
+    finally:
+        service.clean_up()
+        os.sched_setaffinity(0, CPUS)
+
+
+def load(service: Service, message: bytes) -> tuple[float, float]:
+    """Microseconds of CPU a request, and requests a second."""
+    before = cpu_seconds(service)
+    seconds = send(service.port, message, REQUESTS)
+    return (cpu_seconds(service) - before) / REQUESTS * 1e6, REQUESTS / seconds
+
+
+def cpu_seconds(service: Service) -> float:
+    """The CPU time that its workers have had: utime and stime of /proc/PID/stat, but to the nanosecond."""
+    tasks = [task for pid in service.workers() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def in_process(service: Service) -> list[Row]:
+    """The same hello without a server: what of it is the layer of app/observability/request_log.py."""
+    command = [service.venv / "bin" / "python", APPS / "layers.py"]
+    environ = {**service.all_environ, "PYTHONPATH": str(service.folder)}
+    with tempfile.TemporaryFile() as log:
+        done = subprocess.run(command, env=environ, stdout=log, stderr=subprocess.PIPE, text=True, check=True)
+    times: dict[str, float] = json.loads(done.stderr)
+    bare = times.pop("bare Flask")
+    return [
+        Row(
+            f"hello in process, {what}",
+            f"{own:.0f} µs",
+            f"bare Flask {bare:.0f} µs",
+            f"{own / bare:.2f}",
+            f"adds {own - bare:.0f} µs",
+        )
+        for what, own in times.items()
+    ]
