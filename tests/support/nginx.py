@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from support.packages import find
 from support.service import wait_for
 
-# Debian asks policy-rc.d whether it may start the service of what it installs. A mirror may fail for a moment.
-INSTALL = r"""
-policy=/usr/sbin/policy-rc.d
-[ -e $policy ] || { trap "rm $policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; }
-export DEBIAN_FRONTEND=noninteractive
-for attempt in 1 2 3; do
-    apt-get update -q && apt-get install -y -q --no-install-recommends nginx && break
-done
-"""
 # Around what the caller configures; the folders are below /var otherwise, where only root may write.
 FRAME = """
 worker_processes 1;  # every worker keeps upstream connections of its own
@@ -36,17 +25,6 @@ client_body_temp_path temp; proxy_temp_path temp; fastcgi_temp_path temp; uwsgi_
 """
 
 
-def ensure_nginx() -> str:
-    """Where nginx is. If it is missing and we are root it is installed, and its service not started."""
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-    if not shutil.which("nginx", path=path) and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(INSTALL, shell=True, check=False)
-    found = shutil.which("nginx", path=path)
-    if found is None:
-        pytest.fail("nginx is missing and could not be installed: sudo apt-get install nginx", pytrace=False)
-    return found
-
-
 @contextlib.contextmanager
 def nginx(folder: Path, port: int, http: str) -> Iterator[subprocess.Popen[bytes]]:
     """An nginx with `http` as the content of its `http` block, once it listens on `port`. Its logs are in `folder`."""
@@ -54,7 +32,7 @@ def nginx(folder: Path, port: int, http: str) -> Iterator[subprocess.Popen[bytes
     (folder / "nginx.conf").write_text(FRAME % http)
     # The workers of a root's nginx become another user, who may not enter the folders of tests.
     directives = "daemon off; pid nginx.pid;" + (" user root;" if os.geteuid() == 0 else "")
-    command = [ensure_nginx(), "-p", str(folder), "-c", "nginx.conf", "-e", "error.log", "-g", directives]
+    command = [str(find("nginx", "nginx")), "-p", str(folder), "-c", "nginx.conf", "-e", "error.log", "-g", directives]
     process = subprocess.Popen(command, start_new_session=True)
 
     def listens() -> bool:

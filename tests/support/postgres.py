@@ -38,15 +38,28 @@ def postgres(**settings: str) -> Iterator[str]:
     password_file.chmod(0o644)
     data, port = folder / "data", free_port()
     options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(folder), **settings}
-    command = [initdb, "-D", data, "-U", "app", "--auth=scram-sha-256", f"--pwfile={password_file}", "--no-sync"]
+    command = [
+        str(initdb),
+        "-D",
+        str(data),
+        "-U",
+        "app",
+        "--auth=scram-sha-256",
+        f"--pwfile={password_file}",
+        "--no-sync",
+    ]
     subprocess.run(command, preexec_fn=_demote, cwd=folder, check=True, capture_output=True)
     flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [initdb.with_name("postgres"), "-D", data, *flags], preexec_fn=_demote, cwd=folder, stdout=log, stderr=log
+            [str(initdb.with_name("postgres")), "-D", str(data), *flags],
+            preexec_fn=_demote,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
         )
     try:
-        ready = [initdb.with_name("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        ready = [str(initdb.with_name("pg_isready")), "-h", "127.0.0.1", "-p", str(port)]
         wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL answers")
         yield f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/postgres"
     finally:

@@ -242,7 +242,7 @@ def test_a_rung_out_of_order_is_told_with_what_would_happen(capacity: ModuleType
 
 def test_the_card_is_printed_with_the_standard_library_alone(capacity: ModuleType, render: Render) -> None:
     source = render() / "app" / "capacity.py"
-    command = [sys.executable, "-I", "-S", "-B", source]
+    command = [sys.executable, "-I", "-S", "-B", str(source)]
     asked = ["--cpus", "4", "--memory-mb", "2048", "--replicas", "30", "--worker-class", "gthread"]
 
     def ask(*options: str, **environ: str) -> str:

@@ -106,70 +106,55 @@ def sqlalchemy_url(raw: str) -> str:
     raise ValueError("must begin with postgresql:// (in development sqlite:/// will do)")
 
 
-def variable(name: str, parse: Callable[[str], Any], default: str = "", *, secret: bool = False, doc: str = "") -> Any:
+def variable(name: str, parse: Callable[[str], Any], doc: str, default: str = "", secret: bool = False) -> Any:
     """A setting from the environment variable `name`; unset it is `parse(default)`, or None if that is empty."""
-    return field(
-        default=None,
-        repr=not secret,
-        metadata={"name": name, "parse": parse, "default": default, "secret": secret, "doc": doc},
-    )
+    metadata = {"name": name, "parse": parse, "doc": doc, "default": default, "secret": secret}
+    return field(default=None, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the environment says; `load_settings` makes it, nothing changes it."""
 
-    app_env: str = variable(
-        "APP_ENV", choice("production", "development", "testing"), "production", doc="Where this runs."
-    )
-    app_version: str = variable("APP_VERSION", text, "dev", doc="The release that runs, shown in metrics.")
+    app_env: str = variable("APP_ENV", choice("production", "development", "testing"), "Where this runs.", "production")
+    app_version: str = variable("APP_VERSION", text, "The release that runs, shown in metrics.", "dev")
     secret_key: str = variable(
-        "SECRET_KEY", text, secret=True, doc="Signs cookies. Production wants 32 characters or more; replace it yearly."
+        "SECRET_KEY", text, "Signs cookies; 32 characters or more, new ones yearly.", secret=True
     )
     secret_key_fallbacks: tuple[str, ...] = variable(
-        "SECRET_KEY_FALLBACKS", listing, secret=True, doc="Former keys: what they signed stays valid."
+        "SECRET_KEY_FALLBACKS", listing, "Former keys: what they signed stays valid.", secret=True
     )
     database_url: str = variable(
-        "DATABASE_URL", sqlalchemy_url, secret=True, doc="Production wants PostgreSQL; else SQLite in `instance/`."
+        "DATABASE_URL", sqlalchemy_url, "Production wants PostgreSQL; else SQLite in `instance/`.", secret=True
     )
     database_migration_url: str = variable(
-        "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else `DATABASE_URL`."
+        "DATABASE_MIGRATION_URL", sqlalchemy_url, "For migrations, past a pooler.", secret=True
     )
-    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line per request.")
-    trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
-    script_name: str | None = variable(
-        "SCRIPT_NAME", prefix, doc="The path that a proxy serves us under, like /orders."
-    )
-    trusted_hosts: tuple[str, ...] = variable(
-        "TRUSTED_HOSTS", listing, doc="Host names to answer to; empty: any. .example.com takes its subdomains."
-    )
+    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "WARNING silences the line per request.", "INFO")
+    trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "Our own proxies in front.", "0")
+    script_name: str | None = variable("SCRIPT_NAME", prefix, "The path that a proxy serves us under, like /orders.")
+    trusted_hosts: tuple[str, ...] = variable("TRUSTED_HOSTS", listing, "Host names to answer to; empty: any.")
     readiness_required: tuple[str, ...] = variable(
-        "READINESS_REQUIRED", listing, "database,migrations", doc="Checks without which this takes no traffic."
+        "READINESS_REQUIRED", listing, "Checks without which it gets no traffic.", "database,migrations"
     )
     max_content_length: int = variable(
-        "MAX_CONTENT_LENGTH", whole(1, 2**36), str(2**20), doc="The largest request body, in bytes."
+        "MAX_CONTENT_LENGTH", whole(1, 2**36), "The largest request body, in bytes.", str(2**20)
     )
-    metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "9102", doc="Where Prometheus reads metrics.")
-    metrics_bind: str = variable("METRICS_BIND", text, doc="On which address; else 0.0.0.0, 127.0.0.1 in development.")
-    metrics_dir: str | None = variable(
-        "PROMETHEUS_MULTIPROC_DIR", text, doc="Where each start makes its folder of metrics; else the system's /tmp."
-    )
-    port: int = variable("PORT", whole(1, 65535), "8000", doc="The port to serve on, at 127.0.0.1.")
-    bind: tuple[str, ...] = variable(
-        "GUNICORN_BIND", addresses, doc="host:port or unix:/path to serve on; beats `PORT`."
-    )
-    web_concurrency: int | None = variable(
-        "WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes; else by `app/capacity.py`, from CPUs and memory."
-    )
-    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024), doc="The most worker processes.")
-    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), doc="Beats `WEB_CONCURRENCY`.")
+    metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "Where Prometheus reads metrics.", "9102")
+    metrics_bind: str = variable("METRICS_BIND", text, "Where; else 0.0.0.0, in development 127.0.0.1.")
+    metrics_dir: str | None = variable("PROMETHEUS_MULTIPROC_DIR", text, "For folders of metrics; else /tmp.")
+    port: int = variable("PORT", whole(1, 65535), "The port to serve on, at 127.0.0.1.", "8000")
+    bind: tuple[str, ...] = variable("GUNICORN_BIND", addresses, "host:port or unix:/path to serve on; beats `PORT`.")
+    web_concurrency: int | None = variable("WEB_CONCURRENCY", whole(1, 1024), "Worker processes; else by capacity.py.")
+    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024), "The most worker processes.")
+    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), "Beats `WEB_CONCURRENCY`.")
     worker_class: str = variable(
-        "GUNICORN_WORKER_CLASS", choice(*THREADS), ANSWERS["worker_class"], doc="How a worker handles requests."
+        "GUNICORN_WORKER_CLASS", choice(*THREADS), "How a worker handles requests.", ANSWERS["worker_class"]
     )
     threads: int | None = variable(
-        "GUNICORN_THREADS", whole(1, 256), doc="Threads a gthread worker; else by `app/capacity.py`."
+        "GUNICORN_THREADS", whole(1, 256), "Threads per gthread worker; else by capacity.py."
     )
-    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), doc="Gunicorn's own; else `LOG_LEVEL`.")
+    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), "Gunicorn's own; else `LOG_LEVEL`.")
 
     @property
     def production(self) -> bool:
