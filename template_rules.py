@@ -62,6 +62,10 @@ def is_memory(answer: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,7}", answer)) and 128 <= int(answer) <= 2**20
 
 
+def is_replicas(answer: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,4}", answer)) and 1 <= int(answer) <= 1000
+
+
 RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "project_name": (is_name, "1 to 60 letters, digits, spaces and . , : ; ! ? ( ) & + - _ on one line"),
     "project_slug": (
@@ -72,6 +76,7 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "description": (is_text(200), "1 to 200 letters, digits, spaces and . , : ; ! ? ( ) & + - _ / ’ on one line"),  # noqa: RUF001
     "cpus": (is_cpus, "a number from 0.1 to 256, like 1 or 0.5"),
     "memory_mb": (is_memory, "a whole number of megabytes from 128 to 1048576"),
+    "max_replicas": (is_replicas, "a whole number from 1 to 1000"),
 }
 
 

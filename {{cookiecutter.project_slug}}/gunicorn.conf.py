@@ -39,9 +39,9 @@ threads = plan.threads
 max_requests = capacity.MAX_REQUESTS
 max_requests_jitter = capacity.MAX_REQUESTS // 10  # not all at the same time
 
-timeout = int(capacity.REQUEST_TIMEOUT)
-graceful_timeout = int(capacity.GRACEFUL_TIMEOUT)
-keepalive = int(capacity.KEEPALIVE)
+timeout = int(capacity.SECONDS["request"])
+graceful_timeout = int(capacity.SECONDS["graceful"])
+keepalive = int(capacity.SECONDS["keepalive"])
 
 # Heartbeat files: on a disk that is slow for a moment, workers would be taken for dead.
 MEMORY = "/dev/shm"  # noqa: S108

@@ -29,7 +29,7 @@ def variant(request: pytest.FixtureRequest) -> str:
 def folder(variant: str, render: Render, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The variant's service with a feature for trials added, and beside it a database that was migrated."""
     folder = tmp_path_factory.mktemp(variant) / "service"
-    shutil.copytree(render(worker_class=variant), folder)
+    shutil.copytree(render(worker_class=variant), folder, ignore=shutil.ignore_patterns(".env"))
     (folder / "app" / "trial").mkdir()
     routes = Path(__file__).parents[1] / "support" / "trial_routes.py"
     shutil.copy(routes, folder / "app" / "trial" / "routes.py")

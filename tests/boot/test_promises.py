@@ -224,10 +224,11 @@ def test_probes_are_not_logged(service: Service) -> None:
 
 def test_the_first_lines_say_what_was_started_and_why(start: Start, variant: str) -> None:
     service = start(WEB_CONCURRENCY=None, APP_VERSION="1.4.2")
-    line = service.wait_for_log(logger="gunicorn.error", message=rf"\d x {variant} workers, \d threads each; .*CPU")
-    assert "MB" in line["message"]
-    workers = int(re.findall(r"(\d+) x", line["message"])[0])
-    service.wait_for_workers(workers)
+    service.wait_for_log(message=rf"my-service 1\.4\.2 .*development, at http://127\.0\.0\.1:{service.port}$")
+    sized = rf"(\d+) {variant} workers of \d threads, a pool of \d connections each, about \d+ MB; .*CPU.*MB"
+    found = re.search(sized, service.wait_for_log(message=sized)["message"])
+    assert found is not None
+    service.wait_for_workers(int(found[1]))
     assert service.command_line(service.process.pid) == "gunicorn: master [my-service]"
 
 

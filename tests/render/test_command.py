@@ -38,9 +38,11 @@ def test_every_question_and_choice_is_explained(ask: Ask) -> None:
             assert text in " ".join(outcome.output.split())
 
 
-@pytest.mark.parametrize("typed", ["\n../x\n\n\n\n\n", "a\x7fb\n\n\n\n\n\n", "\n\n\n\n\n0\n"])
-def test_a_bad_answer_leaves_nothing_on_disk(ask: Ask, typed: str) -> None:
-    outcome = ask.run(template=".", typed=typed)
+@pytest.mark.parametrize(
+    ("question", "answer"), [("project_slug", "../x"), ("project_name", "a\x7fb"), ("memory_mb", "0")]
+)
+def test_a_bad_answer_leaves_nothing_on_disk(ask: Ask, question: str, answer: str) -> None:
+    outcome = ask.run(template=".", typed="".join(f"{answer if name == question else ''}\n" for name in QUESTIONS))
     assert outcome.output.splitlines()[-1].endswith(".")
     assert "will not do. It must be" in outcome.output
     assert (outcome.exit_code, outcome.left) == (1, [])

@@ -19,6 +19,7 @@ TEXTS = {
     "description": ["A Flask service.", "1", "B\u00fccher/\u65e5\u672c\u8a9e ".ljust(200, "y")],
     "cpus": ["1", "0.1", "256"],
     "memory_mb": ["512", "128", "1048576"],
+    "max_replicas": ["10", "1", "1000"],
 }
 
 

@@ -68,12 +68,14 @@ class Service:
         venv: its environment.
         state: a folder of this start's own, for its database and its output.
         environ: what is set beyond the defaults of a test; None takes a default away.
+        cgroup: a control group to start in.
     """
 
     folder: Path
     venv: Path
     state: Path
     environ: Mapping[str, str | None] = field(default_factory=dict)
+    cgroup: Path | None = None
 
     def __post_init__(self) -> None:
         self.port, self.metrics_port = int(self.environ.get("PORT") or free_port()), free_port()
@@ -118,7 +120,12 @@ class Service:
                 stdout=output,
                 stderr=errors,
                 start_new_session=True,
+                preexec_fn=self._enter_cgroup,
             )
+
+    def _enter_cgroup(self) -> None:
+        if self.cgroup is not None:
+            (self.cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
     def wait_until_live(self) -> None:
         def live() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from support.template import SERVICE, imports, load
+from support.template import SERVICE, Render, imports, load
 
 SOURCE = SERVICE / "app" / "capacity.py"
 ANSWERS = {"cpus": "2", "memory_mb": "512"}
@@ -217,4 +218,41 @@ def test_the_plan_says_why(capacity: ModuleType, memory_mb: int, given: dict[str
 
 def test_it_runs_on_the_standard_library_alone() -> None:
     assert imports(SOURCE.read_text(encoding="utf-8")) <= sys.stdlib_module_names
-    subprocess.run([sys.executable, "-I", "-S", SOURCE], check=True)
+
+
+def test_the_connections_of_a_rolling_update_and_a_migration_are_counted(capacity: ModuleType) -> None:
+    plan = capacity.plan(capacity.Limits(1, 512, "a test"), "gthread")
+    assert plan.connections(10) == (10 + 1) * 2 * 4 + 1
+
+
+def test_the_seconds_are_in_order_and_every_one_of_them_is_used(capacity: ModuleType) -> None:
+    assert capacity.broken_rungs(capacity.SECONDS) == []
+    held = {name for lower, upper, _ in capacity.RUNGS for name in (*lower, upper)}
+    assert set(capacity.SECONDS) - held == {"first_bytes"}, "of no other timeout's business"
+
+
+@pytest.mark.parametrize("rung", range(7))
+def test_a_rung_out_of_order_is_told_with_what_would_happen(capacity: ModuleType, rung: int) -> None:
+    lower, upper, otherwise = capacity.RUNGS[rung]
+    equal = sum(capacity.SECONDS[name] for name in lower)
+    told = capacity.broken_rungs({**capacity.SECONDS, upper: equal})
+    assert any(otherwise in line and upper in line for line in told)
+    assert capacity.broken_rungs({upper: 0.0}) == [], "what is not known is not out of order"
+
+
+def test_the_card_is_printed_with_the_standard_library_alone(capacity: ModuleType, render: Render) -> None:
+    source = render() / "app" / "capacity.py"
+    command = [sys.executable, "-I", "-S", "-B", str(source)]
+    asked = ["--cpus", "4", "--memory-mb", "2048", "--replicas", "30", "--worker-class", "gthread"]
+
+    def ask(*options: str, **environ: str) -> str:
+        return subprocess.run([*command, *options], env=environ, capture_output=True, text=True, check=True).stdout
+
+    told = json.loads(ask(*asked, "--json"))
+    assert told["plan"]["workers"] == 5
+    assert told["connections"] == 31 * 5 * 4 + 1
+    assert told["seconds"] == capacity.SECONDS
+    assert "DO NOT FIT" in ask(*asked)
+    assert "DO NOT FIT" not in ask(*asked, "--replicas", "2")
+    assert json.loads(ask(*asked, "--json", WEB_CONCURRENCY="3", GUNICORN_THREADS="2"))["plan"]["pool_size"] == 2
+    assert json.loads(ask(*asked, "--json", WEB_CONCURRENCY="3", GUNICORN_WORKERS="7"))["plan"]["workers"] == 7

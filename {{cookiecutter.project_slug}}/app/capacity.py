@@ -1,6 +1,8 @@
 """How much: the one place that turns CPUs and memory into workers, threads, pools and seconds.
 
-Standard library only, so that `scripts/make_env.py` can load it by its path before anything is installed.
+`python -m app.capacity` prints what follows for this machine; `--help` says how to ask about another. Standard
+library only, and nothing of the package: `scripts/make_env.py` loads this file by its path before anything is
+installed.
 
 Workers
     gthread: CPUs + 1. One interpreter lock runs one CPU's worth of Python, so a worker a CPU does the work, and
@@ -12,23 +14,24 @@ Threads
     4 a gthread worker: enough to wait for a database in, few enough that its connection pool stays small.
 Pool
     One database connection a thread: a thread uses one at a time, and more would sit idle.
+Connections
+    (replicas + 1) x workers x pool + 1: a rolling update runs one replica more, a migration has one of its own.
+    They must fit into what the database accepts, for PostgreSQL `max_connections` (100) less
+    `superuser_reserved_connections` (3); a pooler in front accepts more than it opens
+    (https://www.pgbouncer.org/config.html#max_client_conn).
+Memory
+    base + workers x worker, in resident megabytes with the default service, by benchmarks/memory.py of the template.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-# Seconds. Their order is the contract: no step of a stop is cut short by the one around it.
-REQUEST_TIMEOUT = 30.0  # a worker with every thread in a request longer than this is replaced
-GRACEFUL_TIMEOUT = 30.0  # how long a stop waits for requests in flight
-KEEPALIVE = 75.0  # an idle connection outlasts its proxy's (60 s), which then never reuses one just closed
-DRAIN = 0.5  # a stopping server goes on taking connections: who sends them does not know of the stop yet
-SETTLE = 0.25  # after that, connections half made come through while new ones are turned away
-FIRST_BYTES = 10.0  # the kernel keeps a connection to itself until its first bytes have come, this long at most
 
 # Requests before a worker is replaced, to contain slow leaks. The usual 1,000 would be a restart every few
 # seconds at a few hundred requests a second.
@@ -39,8 +42,50 @@ MAX_REQUESTS = 10_000
 # that counts the code which the master loaded and all workers share.) Measure again when the service has grown.
 BASE_MB = 90  # and a quarter more
 WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together
+MAX_CONNECTIONS = 97  # what a PostgreSQL as it is installed leaves to us
 
 THREADS = {"gthread": 4, "sync": 1}
+
+# Every number of seconds that one part of a deployment must know of another. RUNGS says what must be under what.
+SECONDS = {
+    "first_bytes": 10.0,  # the kernel keeps a new connection to itself until it says something
+    "statement": 20.0,  # the database gives up on a statement
+    "request": 25.0,  # a worker with every thread in one request for longer is replaced
+    "proxy": 30.0,  # the proxy in front gives up waiting for an answer
+    "drain": 0.5,  # a stopping server goes on taking connections: who sends them does not know of the stop yet
+    "settle": 0.25,  # after that, connections half made come through while new ones are turned away
+    "graceful": 30.0,  # a stop waits for requests in flight
+    "pre_stop": 10.0,  # an orchestrator waits until nobody is sent to an instance, before it stops it
+    "grace": 45.0,  # an orchestrator waits for the whole stop, then kills
+    "balancer_idle": 60.0,  # a load balancer keeps an idle connection to the proxy
+    "proxy_idle": 75.0,  # the proxy keeps an idle connection of its clients
+    "upstream_idle": 60.0,  # the proxy keeps an idle connection to us
+    "keepalive": 75.0,  # we keep an idle connection of the proxy
+}
+
+# The sum of the first names must be under the second one, or else what the sentence says happens.
+RUNGS = (
+    (("statement",), "request", "a worker is replaced while its statement still holds locks"),
+    (("request",), "proxy", "clients get 504 for requests that are still worked on"),
+    (("request",), "graceful", "a stop cuts off requests that may take longer"),
+    (("drain", "settle"), "graceful", "a stop ends before the last connections are taken"),
+    (("pre_stop", "graceful"), "grace", "the orchestrator kills a stop that is not over"),
+    (("balancer_idle",), "proxy_idle", "the load balancer reuses a connection just closed: 502"),
+    (("upstream_idle",), "keepalive", "the proxy reuses a connection just closed: 502"),
+)
+
+
+def broken_rungs(seconds: Mapping[str, float]) -> list[str]:
+    """What is out of order among `seconds` (names as in `SECONDS`), a sentence each; names may be missing."""
+    found = []
+    for lower, upper, otherwise in RUNGS:
+        if upper in seconds and all(name in seconds for name in lower):
+            total = sum(seconds[name] for name in lower)
+            if total >= seconds[upper]:
+                found.append(
+                    f"{' + '.join(lower)} ({total:g} s) is not under {upper} ({seconds[upper]:g} s): {otherwise}"
+                )
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,12 +105,25 @@ class Limits:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a server starts with: counts, and the sentence that explains them."""
+    """What a server starts with, and the sentence that explains it.
+
+    Attributes:
+        workers: processes.
+        threads: of each worker.
+        pool_size: database connections of each worker, at most.
+        memory_mb: resident megabytes, about.
+        reason: why so many workers.
+    """
 
     workers: int
     threads: int
     pool_size: int
+    memory_mb: int
     reason: str
+
+    def connections(self, replicas: int) -> int:
+        """Database connections that `replicas` instances open at most, a rolling update and a migration included."""
+        return (replicas + 1) * self.workers * self.pool_size + 1
 
 
 def load_answers() -> dict[str, str]:
@@ -93,7 +151,9 @@ def plan(
     """
     threads = (threads or THREADS[worker_class]) if THREADS[worker_class] > 1 else 1
     if workers:
-        return Plan(workers, threads, threads, "the environment sets the number of workers")
+        return Plan(
+            workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number of workers"
+        )
     whole_cpus = math.ceil(limits.cpus)
     wanted = 2 * whole_cpus + 1 if worker_class == "sync" else whole_cpus + 1
     fitting = max(1, (limits.memory_mb - BASE_MB) // WORKER_MB)
@@ -101,7 +161,7 @@ def plan(
     reason = f"{limits.cpus:g} CPU and {limits.memory_mb} MB ({limits.source})"
     if chosen < wanted:
         reason += f"; {chosen} of {wanted}: " + ("memory holds no more" if chosen == fitting else ".env allows no more")
-    return Plan(chosen, threads, threads, reason)
+    return Plan(chosen, threads, threads, BASE_MB + chosen * WORKER_MB, reason)
 
 
 def find_limits(root: Path = Path("/")) -> Limits:
@@ -157,3 +217,59 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def card(limits: Limits, worker_class: str, replicas: int, chosen: Plan) -> dict[str, object]:
+    """All the numbers of one instance and of `replicas` of them, as JSON."""
+    return {
+        **asdict(limits),
+        "worker_class": worker_class,
+        "plan": asdict(chosen),
+        "replicas": replicas,
+        "connections": chosen.connections(replicas),
+        "max_connections": MAX_CONNECTIONS,
+        "seconds": SECONDS,
+        "broken_rungs": broken_rungs(SECONDS),
+    }
+
+
+def main() -> None:
+    """Print the card of this machine, or of the one that the options describe."""
+    answers = load_answers()
+    here = find_limits()
+    parser = argparse.ArgumentParser(prog="python -m app.capacity", description="How much this service starts with.")
+    parser.add_argument("--cpus", type=float, default=here.cpus, help="CPUs of one instance (here: %(default)s)")
+    parser.add_argument("--memory-mb", type=int, default=here.memory_mb, help="its megabytes (here: %(default)s)")
+    parser.add_argument("--replicas", type=int, default=int(answers["max_replicas"]), help="instances (%(default)s)")
+    parser.add_argument("--worker-class", choices=list(THREADS), default=answers["worker_class"])
+    parser.add_argument("--json", action="store_true", help="for programs")
+    asked = parser.parse_args()
+    same = (asked.cpus, asked.memory_mb) == (here.cpus, here.memory_mb)
+    limits = here if same else Limits(asked.cpus, asked.memory_mb, "as asked")
+    chosen = plan(
+        limits,
+        asked.worker_class,
+        workers=_number("GUNICORN_WORKERS") or _number("WEB_CONCURRENCY"),
+        threads=_number("GUNICORN_THREADS"),
+    )
+    if asked.json:
+        print(json.dumps(card(limits, asked.worker_class, asked.replicas, chosen), indent=2))
+        return
+    connections = chosen.connections(asked.replicas)
+    fits = "fit into" if connections <= MAX_CONNECTIONS else "DO NOT FIT into"
+    print(f"{chosen.workers} {asked.worker_class} workers of {chosen.threads} threads: {chosen.reason}")
+    print(f"about {chosen.memory_mb} of {limits.memory_mb} MB")
+    print(f"{chosen.pool_size} database connections a worker; {connections} of {asked.replicas} replicas in a rolling")
+    print(f"  update, with a migration, {fits} the {MAX_CONNECTIONS} of a PostgreSQL as it is installed")
+    print("seconds, each line rising:")
+    for lower, upper, _ in RUNGS:
+        print("  " + " + ".join(f"{name} {SECONDS[name]:g}" for name in lower) + f" < {upper} {SECONDS[upper]:g}")
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -93,6 +93,12 @@ def compare_schema() -> Literal["up", "behind"]:
     return "behind" if (known and not current) or current & followed else "up"
 
 
+def heads() -> frozenset[str]:
+    """The newest migrations of this release: one, unless two branches were never merged."""
+    known, followed = _revisions()
+    return known - followed
+
+
 @cache
 def _revisions() -> tuple[frozenset[str], frozenset[str]]:
     """The migrations of this release, and those of them that others follow, read without importing Alembic."""

@@ -1,15 +1,20 @@
-"""Every environment variable of the service, typed and checked together.
+"""Every environment variable of the service, typed and checked together when it starts.
 
-`load_settings` reads them once. What is wrong is said all at once, with the commands that mend it, and no value
-of a secret is ever printed. Empty means unset; lists are comma-separated. A secret X may also come from the file
-that X_FILE names. In development `.env` fills in what is not set.
+The first of these that has a value wins:
+
+1. for a secret, the file that `NAME_FILE` names: what a platform keeps (Docker, Kubernetes, systemd) comes as a file
+2. the environment
+3. in development only, `.env`; there too `NAME_FILE` beats `NAME`
+
+Empty means unset. A list is comma-separated. What is wrong is said all at once, with the commands that mend it, and
+nothing of a secret is ever printed. `.venv/bin/python -m app.settings > docs/settings.md` writes the page about them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,11 +39,14 @@ class SettingsError(RuntimeError):
         self.problems = problems
 
 
+# The docstring of a parser says what it takes; docs/settings.md repeats it.
 def text(raw: str) -> str:
+    """text"""
     return raw
 
 
 def listing(raw: str) -> tuple[str, ...]:
+    """list"""
     return tuple(item.strip() for item in raw.split(",") if item.strip())
 
 
@@ -47,9 +55,10 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
     def parse(raw: str) -> int:
         if not re.fullmatch(r"[0-9]{1,12}", raw) or not low <= int(raw) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
+            raise ValueError(f"must be {parse.__doc__}")
         return int(raw)
 
+    parse.__doc__ = f"a whole number from {low} to {high}"
     return parse
 
 
@@ -60,93 +69,92 @@ def choice(*allowed: str) -> Callable[[str], str]:
         for word in allowed:
             if word.lower() == raw.lower():
                 return word
-        raise ValueError(f"must be one of: {', '.join(allowed)}")
+        raise ValueError(f"must be {parse.__doc__}")
 
+    parse.__doc__ = f"one of: {', '.join(allowed)}"
     return parse
 
 
 def prefix(raw: str) -> str:
-    """A path that others are put after."""
+    """a path like /orders, without a slash at its end"""
     if not re.fullmatch(r"(/[^/?#]+)+", raw):
-        raise ValueError("must be a path like /orders, without a slash at its end")
+        raise ValueError(f"must be {prefix.__doc__}")
     return raw
 
 
 def addresses(raw: str) -> tuple[str, ...]:
-    """Where Gunicorn can listen."""
+    """list of addresses like 0.0.0.0:8000 or unix:/run/app.sock"""
     found = listing(raw)
     for address in found:
         if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^][:/]*):[0-9]{1,5}|unix:.+|fd://[0-9]+", address):
-            raise ValueError("must be addresses like 0.0.0.0:8000 or unix:/run/app.sock")
+            raise ValueError(f"must be a {addresses.__doc__}")
     return found
 
 
 def sqlalchemy_url(raw: str) -> str:
-    """`postgres://` and `postgresql://` both run on psycopg 3. The URL holds a password: no error repeats it."""
+    """a URL: postgresql:// or postgres://, both on psycopg 3; sqlite:/// outside production"""
     scheme, mark, rest = raw.partition("://")
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and mark:
-        if not re.fullmatch(r"([^@]*@)?(\[[^]]*\]|[^][@:/?]*)(:[0-9]+)?([/?].*)?", rest):
-            raise ValueError("must be postgresql://USER:PASSWORD@HOST:5432/NAME, with %40 for an @ in the password")
+        # Stricter than SQLAlchemy, which would take part of a password that is not escaped for a name, and print it.
+        if not re.fullmatch(r"([^@:/]*(:[^@]*)?@)?(\[[^]]*\]|[^][@:/?]*)(:[0-9]+)?([/?][^@]*)?", rest):
+            raise ValueError(
+                "must be postgresql://USER:PASSWORD@HOST:5432/NAME, an @ in a part written as %40, a / as %2F"
+            )
         return f"postgresql+psycopg://{rest}"
-    if scheme == "sqlite" and mark:
+    if raw == "sqlite://" or raw.startswith("sqlite:///"):
         return raw
     raise ValueError("must begin with postgresql:// (in development sqlite:/// will do)")
 
 
-def variable(name: str, parse: Callable[[str], Any], default: str = "", *, secret: bool = False, doc: str = "") -> Any:
+def variable(name: str, parse: Callable[[str], Any], doc: str, default: str = "", secret: bool = False) -> Any:
     """A setting from the environment variable `name`; unset it is `parse(default)`, or None if that is empty."""
-    return field(
-        default=None,
-        repr=not secret,
-        metadata={"name": name, "parse": parse, "default": default, "secret": secret, "doc": doc},
-    )
+    metadata = {"name": name, "parse": parse, "doc": doc, "default": default, "secret": secret}
+    return field(default=None, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the environment says; `load_settings` makes it, nothing changes it."""
 
-    app_env: str = variable(
-        "APP_ENV", choice("production", "development", "testing"), "production", doc="Where this runs."
+    app_env: str = variable("APP_ENV", choice("production", "development", "testing"), "Where this runs.", "production")
+    app_version: str = variable("APP_VERSION", text, "The release that runs, shown in metrics.", "dev")
+    secret_key: str = variable(
+        "SECRET_KEY", text, "Signs cookies; 32 characters or more, new ones yearly.", secret=True
     )
-    app_version: str = variable("APP_VERSION", text, "dev", doc="The release that runs.")
-    secret_key: str = variable("SECRET_KEY", text, secret=True, doc="Signs cookies; replace it every year.")
     secret_key_fallbacks: tuple[str, ...] = variable(
-        "SECRET_KEY_FALLBACKS", listing, secret=True, doc="Former keys: what they signed stays valid."
+        "SECRET_KEY_FALLBACKS", listing, "Former keys: what they signed stays valid.", secret=True
     )
     database_url: str = variable(
-        "DATABASE_URL", sqlalchemy_url, secret=True, doc="postgresql://user:password@host/name"
+        "DATABASE_URL", sqlalchemy_url, "Production wants PostgreSQL; else SQLite in `instance/`.", secret=True
     )
     database_migration_url: str = variable(
-        "DATABASE_MIGRATION_URL", sqlalchemy_url, secret=True, doc="For migrations, past a pooler; else DATABASE_URL."
+        "DATABASE_MIGRATION_URL", sqlalchemy_url, "For migrations, past a pooler.", secret=True
     )
-    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "INFO", doc="WARNING silences the line per request.")
-    trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "0", doc="Our own proxies in front.")
-    script_name: str | None = variable("SCRIPT_NAME", prefix, doc="The path that a proxy serves us under.")
-    trusted_hosts: tuple[str, ...] = variable(
-        "TRUSTED_HOSTS", listing, doc="Host names to answer to; empty: any. .example.com takes its subdomains."
-    )
+    log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "WARNING silences the line per request.", "INFO")
+    trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "Our own proxies in front.", "0")
+    script_name: str | None = variable("SCRIPT_NAME", prefix, "The path that a proxy serves us under, like /orders.")
+    trusted_hosts: tuple[str, ...] = variable("TRUSTED_HOSTS", listing, "Host names to answer to; empty: any.")
     readiness_required: tuple[str, ...] = variable(
-        "READINESS_REQUIRED", listing, "database,migrations", doc="Checks without which this takes no traffic."
+        "READINESS_REQUIRED", listing, "Checks without which it gets no traffic.", "database,migrations"
     )
     max_content_length: int = variable(
-        "MAX_CONTENT_LENGTH", whole(1, 2**36), str(2**20), doc="The largest request body, in bytes."
+        "MAX_CONTENT_LENGTH", whole(1, 2**36), "The largest request body, in bytes.", str(2**20)
     )
-    metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "9102", doc="Where Prometheus reads metrics.")
-    metrics_bind: str = variable("METRICS_BIND", text, doc="On which address; else 0.0.0.0, 127.0.0.1 in development.")
-    metrics_dir: str | None = variable(
-        "PROMETHEUS_MULTIPROC_DIR", text, doc="Where each start makes its folder of metrics; else the system's /tmp."
-    )
-    port: int = variable("PORT", whole(1, 65535), "8000", doc="The port to serve on, at 127.0.0.1.")
-    bind: tuple[str, ...] = variable("GUNICORN_BIND", addresses, doc="host:port or unix:/path to serve on; beats PORT.")
-    web_concurrency: int | None = variable("WEB_CONCURRENCY", whole(1, 1024), doc="Worker processes.")
-    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024))
-    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), doc="Beats WEB_CONCURRENCY.")
+    metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "Where Prometheus reads metrics.", "9102")
+    metrics_bind: str = variable("METRICS_BIND", text, "Where; else 0.0.0.0, in development 127.0.0.1.")
+    metrics_dir: str | None = variable("PROMETHEUS_MULTIPROC_DIR", text, "For folders of metrics; else /tmp.")
+    port: int = variable("PORT", whole(1, 65535), "The port to serve on, at 127.0.0.1.", "8000")
+    bind: tuple[str, ...] = variable("GUNICORN_BIND", addresses, "host:port or unix:/path to serve on; beats `PORT`.")
+    web_concurrency: int | None = variable("WEB_CONCURRENCY", whole(1, 1024), "Worker processes; else by capacity.py.")
+    worker_ceiling: int | None = variable(ENV_FILE_WORKERS, whole(1, 1024), "The most worker processes.")
+    gunicorn_workers: int | None = variable("GUNICORN_WORKERS", whole(1, 1024), "Beats `WEB_CONCURRENCY`.")
     worker_class: str = variable(
-        "GUNICORN_WORKER_CLASS", choice(*THREADS), ANSWERS["worker_class"], doc="gthread or sync."
+        "GUNICORN_WORKER_CLASS", choice(*THREADS), "How a worker handles requests.", ANSWERS["worker_class"]
     )
-    threads: int | None = variable("GUNICORN_THREADS", whole(1, 256), doc="Threads a gthread worker.")
-    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), doc="Gunicorn's own; else LOG_LEVEL.")
+    threads: int | None = variable(
+        "GUNICORN_THREADS", whole(1, 256), "Threads per gthread worker; else by capacity.py."
+    )
+    server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), "Gunicorn's own; else `LOG_LEVEL`.")
 
     @property
     def production(self) -> bool:
@@ -183,35 +191,46 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
     Raises:
         SettingsError: with a line for each thing that is wrong.
     """
-    given = {name: value for name, value in environ.items() if value}
-    if given.get("APP_ENV", "").lower() == "development":
-        filled_in = read_env_file(root / ".env")
-        given = {**{name: value for name, value in filled_in.items() if f"{name}_FILE" not in given}, **given}
+    sources = [environ]
+    if environ.get("APP_ENV", "").strip().lower() == "development":
+        sources.append(read_env_file(root / ".env"))
 
     values: dict[str, Any] = {}
     problems: list[str] = []
     for setting in fields(Settings):
         name, parse = setting.metadata["name"], setting.metadata["parse"]
         try:
-            if setting.metadata["secret"] and name not in given and f"{name}_FILE" in given:
-                given[name] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
-            raw = given.get(name) or setting.metadata["default"]
+            raw = find_value(name, sources, setting.metadata["secret"]) or setting.metadata["default"]
             values[setting.name] = parse(raw) if raw or parse in (listing, addresses) else None
         except OSError as error:
-            problems.append(f"{name}_FILE: {given[f'{name}_FILE']} cannot be read: {error.strerror}.")
+            # Its path is not told: that is the secret itself where somebody mixed the two names up.
+            problems.append(f"{name}_FILE: names a file that cannot be read: {error.strerror}.")
         except ValueError as error:
             problems.append(f"{name}: {error}.")
 
     production = values.get("app_env", "production") == "production"
     if not production and "database_url" in values:
         values["database_url"] = values["database_url"] or f"sqlite:///{root / 'instance' / 'app.db'}"
-    values["metrics_bind"] = values["metrics_bind"] or (ANY_ADDRESS if production else "127.0.0.1")
+    values["metrics_bind"] = values.get("metrics_bind") or (ANY_ADDRESS if production else "127.0.0.1")
     values["server_log_level"] = values.get("server_log_level") or values.get("log_level")
     if "app_env" in values:
         problems += missing(values, production)
     if problems:
         raise SettingsError(problems)
     return Settings(**values)
+
+
+def find_value(name: str, sources: Iterable[Mapping[str, str]], secret: bool) -> str:
+    """The value in the first source that has one; of a secret, a file beats the variable. Empty where none has."""
+    raw = ""
+    for source in sources:
+        path = source.get(f"{name}_FILE") if secret else None
+        raw = Path(path).read_text(encoding="utf-8", errors="surrogateescape") if path else source.get(name, "")
+        if path or raw.strip():
+            break
+    if not raw.strip().isprintable():  # nor are bytes that are no text
+        raise ValueError("must be one line of text")
+    return raw.strip()
 
 
 def missing(values: Mapping[str, Any], production: bool) -> list[str]:
@@ -248,3 +267,17 @@ def read_env_file(path: Path) -> dict[str, str]:
     if "WEB_CONCURRENCY" in values:
         values[ENV_FILE_WORKERS] = values.pop("WEB_CONCURRENCY")
     return {name: value for name, value in values.items() if value}
+
+
+def reference() -> str:
+    """The text of docs/settings.md."""
+    lines = [f"# Settings\n\n{__doc__}\n| Variable | Default | Takes | What it means |\n| --- | --- | --- | --- |"]
+    for setting in fields(Settings):
+        name, default, takes = setting.metadata["name"], setting.metadata["default"], setting.metadata["parse"].__doc__
+        names = f"`{name}`, `{name}_FILE`" if setting.metadata["secret"] else f"`{name}`"
+        lines.append(f"| {names} | {default and f'`{default}`'} | {takes} | {setting.metadata['doc']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference())

@@ -1,20 +1,30 @@
-"""Settings: each variable is read, the order of sources, what is refused and how, and that secrets stay secret."""
+"""Settings: each variable is read, where from, what is refused and how, and that the documents know them all."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import ENV_FILE_WORKERS, ROOT, Settings, SettingsError, load_settings, read_env_file
 from tests.conftest import SECRET_KEY
 
 PRODUCTION = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": "postgresql://app:pw@db:5432/app"}
 DEVELOPMENT = {"APP_ENV": "development", "SECRET_KEY": "short"}
-NAMES = [setting.metadata["name"] for setting in fields(Settings)]
-SECRETS = [setting.metadata["name"] for setting in fields(Settings) if setting.metadata["secret"]]
+DEFAULTS = {setting.metadata["name"]: setting.metadata["default"] for setting in fields(Settings)}
+SECRETS = {setting.metadata["name"]: setting.name for setting in fields(Settings) if setting.metadata["secret"]}
+# Where a secret may stand; the first one wins.
+PLACES = [
+    ("environment", "SECRET_KEY_FILE"),
+    ("environment", "SECRET_KEY"),
+    (".env", "SECRET_KEY_FILE"),
+    (".env", "SECRET_KEY"),
+]
 
 
 def problems(environ: Mapping[str, str], root: Path = Path("/nonexistent")) -> list[str]:
@@ -62,7 +72,7 @@ def test_a_variable_is_read(name: str, raw: str, attribute: str, value: object) 
 
 def test_empty_means_unset_and_unset_means_production() -> None:
     settings = load_settings(PRODUCTION)
-    assert load_settings({**dict.fromkeys(NAMES, ""), **PRODUCTION}) == settings
+    assert load_settings({**dict.fromkeys(DEFAULTS, ""), **PRODUCTION}) == settings
     assert settings.production
     assert (settings.metrics_bind, settings.metrics_port, settings.port) == ("0.0.0.0", 9102, 8000)
     assert settings.flask_config()["SESSION_COOKIE_SECURE"]
@@ -81,10 +91,14 @@ def test_development_needs_no_database_server_and_no_tls(tmp_path: Path) -> None
         ("APP_ENV", "prod"),
         ("LOG_LEVEL", "LOUD"),
         *[("PORT", raw) for raw in ("http", "0", "65536", "-1", "٨٠٠٠")],
+        *[(name, "two\nlines") for name in ("APP_VERSION", "METRICS_BIND", "TRUSTED_HOSTS", "SECRET_KEY_FALLBACKS")],
         ("MAX_CONTENT_LENGTH", "1MB"),
         ("GUNICORN_WORKER_CLASS", "eventlet"),
         *[("DATABASE_URL", raw) for raw in ("mysql://u:p@h/d", "h/d", "postgresql://app:no-host", "sqlite:///app.db")],
-        ("DATABASE_MIGRATION_URL", "postgresql://app:p@ssword@h/d"),
+        *[
+            ("DATABASE_MIGRATION_URL", f"postgresql://{rest}")
+            for rest in ("a:p@ss@h/d", "a/b:p@h/d", "h/d?x=@", "h:x/d")
+        ],
         *[("SECRET_KEY", raw) for raw in ("", "short", "abc" * 20, f"changeme{SECRET_KEY}", f"EXAMPLE{SECRET_KEY}")],
     ],
 )
@@ -102,20 +116,60 @@ def test_everything_wrong_is_listed_at_once_with_what_mends_it() -> None:
     assert "run: python3 scripts/make_env.py" in problems({"APP_ENV": "development"})[0]
 
 
-@pytest.mark.parametrize("sources", [["environment", "file", ".env"], ["file", ".env"], [".env"]])
-def test_the_environment_beats_a_file_beats_dot_env(sources: list[str], tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("file\n")
-    (tmp_path / ".env").write_text("# comment\n\nSECRET_KEY='.env'\n")
-    variables = {"environment": ("SECRET_KEY", "environment"), "file": ("SECRET_KEY_FILE", str(tmp_path / "key"))}
-    environ = {"APP_ENV": "development", "SECRET_KEY": "", "SECRET_KEY_FILE": ""}
-    environ |= dict(variables[source] for source in sources if source in variables)
-    assert load_settings(environ, tmp_path).secret_key == sources[0]
+@pytest.mark.parametrize("given", [given for size in range(5) for given in combinations(PLACES, size)])
+@pytest.mark.parametrize("app_env", ["production", "development", "testing"])
+def test_the_first_place_that_has_a_secret_wins_and_dot_env_is_one_in_development_only(
+    app_env: str, given: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    keys = {place: f"{SECRET_KEY}-{number}" for number, place in enumerate(PLACES)}
+    variables: dict[str, dict[str, str]] = {"environment": {"DATABASE_URL": "postgresql://h/d"}, ".env": {}}
+    for source, name in given:
+        file = tmp_path / f"key of {source}"
+        file.write_text(keys[source, "SECRET_KEY_FILE"] + "\n")
+        variables[source][name] = str(file) if name == "SECRET_KEY_FILE" else keys[source, name]
+    (tmp_path / ".env").write_text("\n".join(f"{name}='{value}'" for name, value in variables[".env"].items()))
+    environ = {"APP_ENV": app_env, **variables["environment"]}
+
+    counts = [keys[place] for place in given if app_env == "development" or place[0] == "environment"]
+    if counts:
+        assert load_settings(environ, tmp_path).secret_key == counts[0]
+    else:
+        assert problems(environ, tmp_path)[0].startswith("SECRET_KEY: is missing")
 
 
-def test_dot_env_is_read_in_development_only(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("PORT=1234")
-    ports = [load_settings({**PRODUCTION, "APP_ENV": name}, tmp_path).port for name in ("development", "testing", "")]
-    assert ports == [1234, 8000, 8000]
+@pytest.mark.parametrize(("name", "attribute"), SECRETS.items())
+def test_every_secret_may_come_from_a_file_and_nothing_else_may(name: str, attribute: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(f"postgresql://{SECRET_KEY}/d\n")
+    environ = {**PRODUCTION, f"{name}_FILE": str(tmp_path / "file"), "PORT_FILE": str(tmp_path / "file")}
+    assert SECRET_KEY in str(getattr(load_settings(environ), attribute))
+
+
+@pytest.mark.parametrize(
+    ("environment", "dot_env", "port"),
+    [("1234", "4321", 1234), ("", "4321", 4321), (" ", "", 8000), ("1234\n", "", 1234)],
+)
+def test_the_environment_beats_dot_env_and_what_is_empty_is_passed_over(
+    environment: str, dot_env: str, port: int, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(f"# comment\n\nPORT={dot_env}\n")
+    assert load_settings({**DEVELOPMENT, "PORT": environment, "PORT_FILE": "none"}, tmp_path).port == port
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_file_is_an_empty_value_and_no_other_place_is_asked(content: str, tmp_path: Path) -> None:
+    """Whoever names a file means it: what stands elsewhere may be years old."""
+    (tmp_path / "file").write_text(content)
+    (tmp_path / ".env").write_text("SECRET_KEY_FALLBACKS=old")
+    files = {f"{name}_FILE": str(tmp_path / "file") for name in SECRETS}
+    settings = load_settings({**DEVELOPMENT, **files, "SECRET_KEY_FILE": "", "SECRET_KEY_FALLBACKS": "old"}, tmp_path)
+    assert settings.secret_key_fallbacks == ()
+
+
+def test_a_file_that_holds_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"\xff" * 40)
+    assert problems({**PRODUCTION, "SECRET_KEY_FILE": str(tmp_path / "file")}) == [
+        "SECRET_KEY: must be one line of text."
+    ]
 
 
 def test_web_concurrency_is_a_ceiling_in_dot_env_and_the_number_in_the_environment(tmp_path: Path) -> None:
@@ -131,17 +185,18 @@ def test_web_concurrency_is_a_ceiling_in_dot_env_and_the_number_in_the_environme
     assert workers(WEB_CONCURRENCY="77", GUNICORN_WORKERS="78") == 78
 
 
-def test_no_secret_is_in_the_repr_of_the_settings() -> None:
-    url = "postgresql://app:canary@db:5432/the-name-of-a-database"
-    assert "canary" not in repr(load_settings({**dict.fromkeys(SECRETS, url), "SECRET_KEY": SECRET_KEY + "canary"}))
+def test_the_page_about_the_settings_says_what_the_code_says() -> None:
+    command = [sys.executable, "-m", "app.settings"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    page = (ROOT / "docs" / "settings.md").read_bytes()
+    assert page == printed, "Mend it: .venv/bin/python -m app.settings > docs/settings.md"
 
 
-@pytest.mark.parametrize("value", ["canary", "mysql://u:canary@h", "postgresql://u:canary", "postgresql://h:canary/d"])
-def test_no_secret_is_in_the_message_about_a_wrong_value(value: str, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("canary")
-    found = problems({**dict.fromkeys(SECRETS, value), "SECRET_KEY": "", "SECRET_KEY_FILE": str(tmp_path / "key")})
-    assert len(found) == 4
-    assert "canary" not in str(SettingsError(found))
+def test_the_example_has_a_line_for_every_variable_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    names = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+    assert sorted(names) == sorted([*DEFAULTS.keys() - {ENV_FILE_WORKERS}, "POSTGRES_PASSWORD"])
+    assert read_env_file(ROOT / ".env.example").items() <= DEFAULTS.items()
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from app.capacity import DRAIN, FIRST_BYTES
+from app.capacity import SECONDS
 from app.observability import slots
 from app.observability.serve import Listener
-from app.settings import Settings
+from app.settings import ANSWERS, Settings, load_settings
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
 STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT)
@@ -58,26 +58,15 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Say how the server was sized, let the kernel hold back idle connections, and keep the metrics listener.
+    """Say what was started, let the kernel hold back idle connections, and keep the metrics listener.
 
     The application is loaded by now and no worker is forked yet.
     """
-    from app.settings import load_settings
-
-    settings = load_settings()
-    plan = settings.plan()
-    server.log.info(
-        "%s: %s x %s workers, %s threads each; %s",
-        settings.app_env,
-        server.cfg.workers,
-        settings.worker_class,
-        server.cfg.threads,
-        plan.reason,
-    )
+    announce(server)
     for listener in server.LISTENERS:
         if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.FAMILY != socket.AF_UNIX:
             # A thread would wait for each connection that says nothing; 44 of them once took a probe 50 s.
-            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(FIRST_BYTES))
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(SECONDS["first_bytes"]))
 
     # Out of the collector's sight, or a worker's first full collection copies what it shares with the master: 15 MB.
     gc.freeze()
@@ -90,6 +79,29 @@ def when_ready(server: Any) -> None:
     server.stop = partial(stop, server, server.stop)
     server.spawn_worker = partial(spawn_worker, server.spawn_worker)
     server.manage_workers = partial(manage_workers, server.manage_workers)
+
+
+def announce(server: Any) -> None:
+    """Log what a person on call wants to read first: what runs, where, how much of it, and why."""
+    settings = load_settings()
+    plan = settings.plan()
+    server.log.info(
+        "%s %s (template %s), %s, at %s",
+        ANSWERS["slug"],
+        settings.app_version,
+        ANSWERS["template_version"],
+        settings.app_env,
+        " and ".join(map(str, server.LISTENERS)),
+    )
+    server.log.info(
+        "gunicorn: %s %s workers of %s threads, a pool of %s connections each, about %s MB; %s",
+        server.cfg.workers,
+        settings.worker_class,
+        server.cfg.threads,
+        plan.pool_size,
+        plan.memory_mb,
+        plan.reason,
+    )
 
 
 def spawn_worker(spawn: Callable[[], Any]) -> Any:
@@ -123,7 +135,7 @@ def stop(server: Any, stop_workers: Callable[[bool], None], graceful: bool = Tru
     last = not server.systemd and server.reexec_pid == server.master_pid == 0
     if graceful and last:
         server.kill_workers(signal.SIGTERM)
-        time.sleep(DRAIN)
+        time.sleep(SECONDS["drain"])
         for listener in server.LISTENERS:
             shut_door(listener.sock)
     stop_workers(graceful)

@@ -1,6 +1,6 @@
 """Gunicorn's workers, with what they lack for a stop that loses nothing and a wait that is shared fairly.
 
-A stop begins with a drain: the worker goes on accepting, for the last `SETTLE` seconds behind a door that lets no
+A stop begins with a drain: the worker goes on accepting, for the last moment behind a door that lets no
 new connection in (`hooks.stop`), empties the backlog and closes its listener at once, then answers what it has.
 Gunicorn's own workers leave the backlog to be reset by the kernel: up to twenty requests a stop. What a drain
 answers carries `Connection: close`.
@@ -21,7 +21,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
-from app.capacity import DRAIN, SETTLE
+from app.capacity import SECONDS
 from app.observability.metrics import THREADS_BUSY
 from app.server.hooks import STOPS
 
@@ -35,7 +35,7 @@ def drained(worker: Any, seconds: float, free: bool = True) -> bool:
     Args:
         free: it could take a connection, were there one.
     """
-    settled = seconds > DRAIN + SETTLE and free and not backlog(worker)
+    settled = seconds > SECONDS["drain"] + SECONDS["settle"] and free and not backlog(worker)
     return settled or seconds > worker.cfg.graceful_timeout
 
 

@@ -1,0 +1,39 @@
+"""Programs from Debian's packages that tests run for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+# Debian asks policy-rc.d whether it may start the service of what it installs: tests start their own. A mirror may
+# fail for a moment.
+INSTALL = r"""
+policy=/usr/sbin/policy-rc.d
+[ -e $policy ] || { trap "rm $policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; }
+export DEBIAN_FRONTEND=noninteractive
+for attempt in 1 2 3; do
+    apt-get update -q && apt-get install -y -q --no-install-recommends "$0" && break
+done
+"""
+
+
+def find(program: str, package: str) -> Path:
+    """Where a program is: a name on the PATH, or an absolute path with wildcards, of which the last one counts.
+
+    If it is missing and we are root its package is installed; else the test fails with the command that does so.
+    """
+    for attempt in ("look", "install"):
+        if program.startswith("/"):
+            found = max(Path("/").glob(program[1:]), default=None)
+        else:
+            on_path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+            found = Path(on_path) if on_path else None
+        if found is not None:
+            return found
+        if attempt == "look" and os.geteuid() == 0 and shutil.which("apt-get"):
+            subprocess.run(["sh", "-c", INSTALL, package], check=False)
+    pytest.fail(f"{program} is missing and could not be installed: sudo apt-get install {package}", pytrace=False)

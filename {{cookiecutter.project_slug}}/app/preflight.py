@@ -1,0 +1,162 @@
+"""What a deploy asks before it goes on: `flask preflight`, for people or with `--json`; exit code 0 or 1.
+
+A check is here only if an outage that can be named happens without it. Whatever a service must not even start with
+is refused by `app/settings.py`; here is what only the database, or the deployment as a whole, can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import click
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import database
+from app.capacity import SECONDS, broken_rungs, find_limits, load_answers
+from app.extensions import db
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: `detail` says what it looked at or what would happen, `mend` the command against it."""
+
+    check: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def check_debug(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """Debugging shows tracebacks, and with them secrets, to whoever makes an error happen."""
+    on = [name for name in ("DEBUG", "TESTING") if settings.production and app.config[name]]
+    mend = "find what sets it: grep -rn 'DEBUG\\|TESTING' app"
+    return not on, f"{' and '.join(on)} on in production" if on else "off", mend
+
+
+def check_memory(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """The kernel kills a worker, with the requests in it, when memory runs out."""
+    plan, limits = settings.plan(), find_limits()
+    detail = f"{plan.workers} workers need about {plan.memory_mb} of {limits.memory_mb} MB"
+    return plan.memory_mb <= limits.memory_mb, detail, "unset WEB_CONCURRENCY GUNICORN_WORKERS, or give it more memory"
+
+
+def check_ports(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """The second of two servers on a port serves nothing; the metrics would be missing, and their alerts silent."""
+    taken = {settings.port if not settings.bind else None, *(bind.rpartition(":")[2] for bind in settings.bind)}
+    same = settings.metrics_port in taken or str(settings.metrics_port) in taken
+    detail = f"metrics on {settings.metrics_port}" + (", where requests are served too" if same else "")
+    return not same, detail, f"export METRICS_PORT={settings.metrics_port + 1}"
+
+
+def check_proxies(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """Unbelieved, a proxy is taken for every client, and each request for one without TLS: redirects go in circles."""
+    detail = f"TRUSTED_PROXY_HOPS is {settings.trusted_proxy_hops}"
+    wrong = settings.production and settings.trusted_proxy_hops == 0
+    return not wrong, detail + (": the proxy would be taken for every client" * wrong), "export TRUSTED_PROXY_HOPS=1"
+
+
+def check_ladders(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """A timeout that ends before the one inside it cuts off what is still worked on."""
+    broken = broken_rungs(seconds_in_force())
+    return not broken, "; ".join(broken) or "timeouts and idle times in order", "unset GUNICORN_CMD_ARGS"
+
+
+def check_database(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """Without it every request fails."""
+    try:
+        database.ping()
+    except SQLAlchemyError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        return False, f"{type(error).__name__}: {without_secrets(reason, settings)}", "see that DATABASE_URL is right"
+    return True, f"{db.engine.dialect.name} answers", ""
+
+
+def check_migrations(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """Every new instance would stay out of rotation, so that a rollout stands still."""
+    heads = database.heads()
+    if len(heads) > 1:
+        return False, f"{len(heads)} newest migrations: {', '.join(sorted(heads))}", "flask db merge heads"
+    try:
+        behind = database.compare_schema() == "behind"
+    except SQLAlchemyError:
+        return False, "the database did not tell", "see check database"
+    return not behind, "the schema is behind this release" if behind else "the schema is up to date", "flask db upgrade"
+
+
+def check_connections(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """Under load the last instances get no connection and fail, while the first ones sit on theirs."""
+    if db.engine.dialect.name != "postgresql":
+        return True, f"{db.engine.dialect.name} has no limit", ""
+    replicas = int(load_answers()["max_replicas"])
+    needed = settings.plan().connections(replicas)
+    query = (
+        "SELECT sum(CASE name WHEN 'max_connections' THEN 1 ELSE -1 END * setting::int) FROM pg_settings WHERE name IN "
+    )
+    query += "('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+    try:
+        with db.engine.connect() as connection:
+            accepted = int(connection.execute(text(query)).scalar_one())
+    except SQLAlchemyError:
+        return False, "the database did not tell", "see check database"
+    detail = f"{replicas} replicas open up to {needed} of {accepted} connections"
+    return needed <= accepted, detail, f"ALTER SYSTEM SET max_connections = {needed + 3}, or a pooler in front"
+
+
+CHECKS: dict[str, Callable[[Flask, Settings], tuple[bool, str, str]]] = {
+    "debug": check_debug,
+    "memory": check_memory,
+    "ports": check_ports,
+    "proxies": check_proxies,
+    "ladders": check_ladders,
+    "database": check_database,
+    "migrations": check_migrations,
+    "connections": check_connections,
+}
+
+
+def seconds_in_force() -> dict[str, float]:
+    """`SECONDS`, with what GUNICORN_CMD_ARGS changes of them."""
+    from gunicorn.config import Config
+
+    given = vars(Config().parser().parse_args(shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))))
+    names = {"timeout": "request", "graceful_timeout": "graceful", "keepalive": "keepalive"}
+    return SECONDS | {names[name]: float(given[name]) for name in names if given[name] is not None}
+
+
+def without_secrets(line: str, settings: Settings) -> str:
+    """`line` without the password of the database, should a driver have quoted it."""
+    password = db.engine.url.password
+    return line.replace(password, "***") if password else line
+
+
+def examine(app: Flask) -> list[Finding]:
+    """Run every check in the context of `app`."""
+    settings: Settings = app.extensions["settings"]
+    results = {name: check(app, settings) for name, check in CHECKS.items()}
+    return [Finding(name, ok, detail, "" if ok else mend) for name, (ok, detail, mend) in results.items()]
+
+
+def report(findings: Iterable[Finding], as_json: bool) -> int:
+    """Print the findings; the exit code is 1 if any of them is not well."""
+    findings = list(findings)
+    well = all(finding.ok for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [asdict(finding) for finding in findings]}, indent=2))
+    for finding in () if as_json else findings:
+        click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:12} {finding.detail}")
+        if finding.mend:
+            click.echo(f"      {'':12} mend: {finding.mend}")
+    return 0 if well else 1
+
+
+def refuse(problems: list[str], as_json: bool) -> int:
+    """Report settings with which no application can be made."""
+    parts = (problem.partition(": ") for problem in problems)
+    return report([Finding("settings", False, f"{name}: {detail}", "") for name, _, detail in parts], as_json)
