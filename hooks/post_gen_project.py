@@ -5,10 +5,9 @@ Cookiecutter renders this file and runs the copy inside the new service, so it c
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,13 +43,7 @@ def remove(root: Path, paths: list[str]) -> None:
 
 def make_env(root: Path) -> None:
     """Run the service's own `scripts/make_env.py`, leaving no `__pycache__` behind."""
-    sys.dont_write_bytecode = True
-    spec = importlib.util.spec_from_file_location("make_env", root / "scripts" / "make_env.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(root / "scripts" / "make_env.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(root)
+    runpy.run_path(str(root / "scripts" / "make_env.py"))["main"](root)
 
 
 def next_steps(answers: Mapping[str, str]) -> str:

@@ -7,37 +7,22 @@ installed, when the project is made and at each `make run`, so that a fresh clon
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
+import runpy
 import secrets
 import sys
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# For development on this machine only: git ignores it, no container or production command reads it.\n"
 
 
-def load_capacity(root: Path) -> ModuleType:
-    """`app/capacity.py` by its path, without importing the package or leaving `__pycache__` behind."""
-    spec = importlib.util.spec_from_file_location("capacity", root / "app" / "capacity.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(root / "app" / "capacity.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["capacity"] = module  # dataclasses look their module up
-    keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = keep
-    return module
-
-
 def wanted(root: Path) -> dict[str, str]:
     """Names and fresh values of all that belongs into `.env`."""
-    capacity = load_capacity(root)
-    plan = capacity.plan(capacity.find_limits(), capacity.load_answers()["worker_class"])
+    # By its path: the package wants what is not installed yet. This way no `__pycache__` is left behind either.
+    capacity = runpy.run_path(str(root / "app" / "capacity.py"))
+    plan = capacity["plan"](capacity["find_limits"](), capacity["load_answers"]()["worker_class"])
     return {
         "SECRET_KEY": secrets.token_urlsafe(48),
         "POSTGRES_PASSWORD": secrets.token_urlsafe(24),
