@@ -6,9 +6,11 @@ import traceback
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app import database
+from app.extensions import db
 from app.preflight import examine, refuse, report
 from app.settings import SettingsError
 from tests.conftest import SECRET_KEY, MakeApp
@@ -47,9 +49,10 @@ def tell_everything(make_app: MakeApp, environ: dict[str, str]) -> None:
         for as_json in (False, True):
             refuse(error.problems, as_json)
         return
+    app.add_url_rule("/uses-the-database", view_func=lambda: str(db.session.execute(text("SELECT 1"))))
     print(app.extensions["settings"])
     assert app.test_client().get("/healthz/ready").status_code == 503
-    assert app.test_client().get("/api/items").status_code == 500  # logged with its traceback
+    assert app.test_client().get("/uses-the-database").status_code == 500  # logged with its traceback
     migrated = app.test_cli_runner().invoke(args=["db", "upgrade"])
     assert migrated.exception is not None
     print(migrated.output, *traceback.format_exception(migrated.exception))
