@@ -40,6 +40,12 @@ MACHINES: dict[str, Machine] = {
         3,
         1024,
     ),
+    "v2, a systemd service in its slice": (
+        "0::/system.slice/svc.service",
+        {"system.slice/cpu.max": "300000 100000", "system.slice/svc.service/memory.max": GB},
+        3,
+        1024,
+    ),
     "v2, a sibling's limit": ("0::/a", {"b/cpu.max": "100000 100000", "b/memory.max": GB}, None, None),
     "v2, a path from outside the namespace": ("0::/../../x", {"cpu.max": "100000 100000"}, 1, None),
     "v2, the host's path in a container": ("0::/docker/1f", {"cpu.max": "100000 100000", "memory.max": GB}, 1, 1024),
