@@ -23,6 +23,13 @@ from app.extensions import db
 from app.settings import Settings
 
 
+# How many connections a PostgreSQL accepts from us: all, less those that it keeps for administrators.
+ACCEPTED = """
+SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
+WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')
+"""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a check found: `detail` says what it looked at or what would happen, `mend` the command against it."""
@@ -96,13 +103,9 @@ def check_connections(app: Flask, settings: Settings) -> tuple[bool, str, str]:
         return True, f"{db.engine.dialect.name} has no limit", ""
     replicas = int(load_answers()["max_replicas"])
     needed = settings.plan().connections(replicas)
-    query = (
-        "SELECT sum(CASE name WHEN 'max_connections' THEN 1 ELSE -1 END * setting::int) FROM pg_settings WHERE name IN "
-    )
-    query += "('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
     try:
         with db.engine.connect() as connection:
-            accepted = int(connection.execute(text(query)).scalar_one())
+            accepted = int(connection.execute(text(ACCEPTED)).scalar_one())
     except SQLAlchemyError:
         return False, "the database did not tell", "see check database"
     detail = f"{replicas} replicas open up to {needed} of {accepted} connections"
