@@ -22,7 +22,6 @@ from app.capacity import SECONDS, broken_rungs, find_limits, load_answers
 from app.extensions import db
 from app.settings import Settings
 
-
 # How many connections a PostgreSQL accepts from us: all, less those that it keeps for administrators.
 ACCEPTED = """
 SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
