@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from boot.conftest import Start, prepare
 from support.answers import VARIANTS
 from support.postgres import postgres
-from support.service import Service, clean_environ
+from support.service import Service, clean_environ, wait_for
 from support.template import SERVICE, Render, load
 
 capacity = load(SERVICE / "app" / "capacity.py")
@@ -81,7 +82,13 @@ def quota(request: pytest.FixtureRequest) -> Iterator[tuple[float, Path]]:
         (group / "cpu.cfs_period_us").write_text("100000")
         (group / "cpu.cfs_quota_us").write_text(str(int(cpus * 100_000)))
     yield cpus, group
-    group.rmdir()
+
+    def removed() -> bool:
+        with contextlib.suppress(OSError):  # the last process in it takes a moment to be gone
+            group.rmdir()
+        return not group.exists()
+
+    wait_for(removed, "the control group is empty")
 
 
 def test_inside_a_quota_it_starts_what_the_quota_allows(
