@@ -65,7 +65,7 @@ def when_ready(server: Any) -> None:
     announce(server)
     for listener in server.LISTENERS:
         if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.FAMILY != socket.AF_UNIX:
-            # A thread would wait for each connection that says nothing; 44 of them once took a probe 50 s.
+            # A thread would wait for each connection that says nothing; 44 of them once held up a probe for 50 s.
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(SECONDS["first_bytes"]))
 
     # Out of the collector's sight, or a worker's first full collection copies what it shares with the master: 15 MB.
@@ -127,7 +127,7 @@ def manage_workers(manage: Callable[[], None]) -> None:
 def stop(server: Any, stop_workers: Callable[[bool], None], graceful: bool = True) -> None:
     """Let the workers drain, then shut the door to new connections before the last listener is closed.
 
-    A listener that closes resets what is half connected at that moment: one request in two stops under load. Behind
+    A listener that closes resets what is half connected at that moment: a request every few stops under load. Behind
     the door a new connection waits until the listener is gone (its client tries again after a second) and is
     refused then, while those half made come through. A socket that lives on, with systemd or a new master (USR2),
     stays open.
