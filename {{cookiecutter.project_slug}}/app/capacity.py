@@ -150,18 +150,17 @@ def plan(
         ceiling: the most workers, from `.env`.
     """
     threads = (threads or THREADS[worker_class]) if THREADS[worker_class] > 1 else 1
-    if workers:
-        return Plan(
-            workers, threads, threads, BASE_MB + workers * WORKER_MB, "the environment sets the number of workers"
-        )
-    whole_cpus = math.ceil(limits.cpus)
-    wanted = 2 * whole_cpus + 1 if worker_class == "sync" else whole_cpus + 1
-    fitting = max(1, (limits.memory_mb - BASE_MB) // WORKER_MB)
-    chosen = min(wanted, fitting, ceiling or wanted)
-    reason = f"{limits.cpus:g} CPU and {limits.memory_mb} MB ({limits.source})"
-    if chosen < wanted:
-        reason += f"; {chosen} of {wanted}: " + ("memory holds no more" if chosen == fitting else ".env allows no more")
-    return Plan(chosen, threads, threads, BASE_MB + chosen * WORKER_MB, reason)
+    reason = "the environment sets the number of workers"
+    if not workers:
+        whole_cpus = math.ceil(limits.cpus)
+        wanted = 2 * whole_cpus + 1 if worker_class == "sync" else whole_cpus + 1
+        fitting = max(1, (limits.memory_mb - BASE_MB) // WORKER_MB)
+        workers = min(wanted, fitting, ceiling or wanted)
+        reason = f"{limits.cpus:g} CPU and {limits.memory_mb} MB ({limits.source})"
+        if workers < wanted:
+            limit = "memory holds" if workers == fitting else ".env allows"
+            reason += f"; {workers} of {wanted}: {limit} no more"
+    return Plan(workers, threads, threads, BASE_MB + workers * WORKER_MB, reason)
 
 
 def find_limits(root: Path = Path("/")) -> Limits:

@@ -55,17 +55,19 @@ def check_memory(app: Flask, settings: Settings) -> tuple[bool, str, str]:
 
 def check_ports(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     """The second of two servers on a port serves nothing; the metrics would be missing, and their alerts silent."""
-    taken = {settings.port if not settings.bind else None, *(bind.rpartition(":")[2] for bind in settings.bind)}
-    same = settings.metrics_port in taken or str(settings.metrics_port) in taken
+    taken = [bind.rpartition(":")[2] for bind in settings.bind] or [str(settings.port)]
+    same = str(settings.metrics_port) in taken
     detail = f"metrics on {settings.metrics_port}" + (", where requests are served too" if same else "")
     return not same, detail, f"export METRICS_PORT={settings.metrics_port + 1}"
 
 
 def check_proxies(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     """Unbelieved, a proxy is taken for every client, and each request for one without TLS: redirects go in circles."""
-    detail = f"TRUSTED_PROXY_HOPS is {settings.trusted_proxy_hops}"
     wrong = settings.production and settings.trusted_proxy_hops == 0
-    return not wrong, detail + (": the proxy would be taken for every client" * wrong), "export TRUSTED_PROXY_HOPS=1"
+    detail = f"TRUSTED_PROXY_HOPS is {settings.trusted_proxy_hops}"
+    if wrong:
+        detail += ": the proxy would be taken for every client"
+    return not wrong, detail, "export TRUSTED_PROXY_HOPS=1"
 
 
 def check_ladders(app: Flask, settings: Settings) -> tuple[bool, str, str]:
@@ -80,7 +82,7 @@ def check_database(app: Flask, settings: Settings) -> tuple[bool, str, str]:
         database.ping()
     except SQLAlchemyError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        return False, f"{type(error).__name__}: {without_secrets(reason, settings)}", "see that DATABASE_URL is right"
+        return False, f"{type(error).__name__}: {without_password(reason)}", "see that DATABASE_URL is right"
     return True, f"{db.engine.dialect.name} answers", ""
 
 
@@ -132,7 +134,7 @@ def seconds_in_force() -> dict[str, float]:
     return SECONDS | {names[name]: float(given[name]) for name in names if given[name] is not None}
 
 
-def without_secrets(line: str, settings: Settings) -> str:
+def without_password(line: str) -> str:
     """`line` without the password of the database, should a driver have quoted it."""
     password = db.engine.url.password
     return line.replace(password, "***") if password else line
