@@ -15,6 +15,8 @@ from pathlib import Path
 KEEP: dict[str, dict[str, set[str]]] = {
     "docs/decisions/worker-class-gthread.md": {"worker_class": {"gthread"}},
     "docs/decisions/worker-class-sync.md": {"worker_class": {"sync"}},
+    "docs/decisions/worker-class-gevent.md": {"worker_class": {"gevent"}},
+    "docs/decisions/worker-class-asgi.md": {"worker_class": {"asgi"}},
 }
 
 

@@ -6,25 +6,32 @@ GUNICORN_CMD_ARGS="--timeout 60" gunicorn
 
 from __future__ import annotations
 
+from app.settings import ANSWERS, SettingsError, load_settings
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
+if settings.worker_class == "gevent":
+    # Before anything else is imported: a lock that is made earlier blocks all greenlets, not the one that waits.
+    from gevent import monkey
+
+    monkey.patch_all()
+
 import os
 
 from app import capacity
 from app.observability import logs
 from app.server import hooks
 from app.server.hooks import child_exit, on_starting, post_fork, when_ready, worker_abort, worker_int
-from app.settings import ANSWERS, SettingsError, load_settings
 
 __all__ = ["child_exit", "on_starting", "post_fork", "when_ready", "worker_abort", "worker_int"]
 
-try:
-    settings = load_settings()
-except SettingsError as error:
-    raise SystemExit(str(error)) from None
 logs.configure(settings.log_level)
 hooks.prepare(settings)
 plan = settings.plan()
 
-wsgi_app = "wsgi:app"
+wsgi_app = "asgi:app" if settings.worker_class == "asgi" else "wsgi:app"
 proc_name = ANSWERS["slug"]
 # One load of the code for all workers: they share its memory, and a worker is there at once. A reload (HUP)
 # therefore restarts workers but not code; new code is a new server.
@@ -33,7 +40,7 @@ preload_app = True
 bind = list(settings.bind) or [f"127.0.0.1:{settings.port}"]
 backlog = 2048
 
-worker_class = f"app.server.workers.{settings.worker_class.title()}"
+worker_class = f"app.server.workers.{settings.worker_class}.Worker"
 workers = plan.workers
 threads = plan.threads
 max_requests = capacity.MAX_REQUESTS

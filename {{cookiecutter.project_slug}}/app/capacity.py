@@ -5,15 +5,17 @@ library only, and nothing of the package: `scripts/make_env.py` loads this file 
 installed.
 
 Workers
-    gthread: CPUs + 1. One interpreter lock runs one CPU's worth of Python, so a worker a CPU does the work, and
-    the spare one serves while another is recycled, starts or is stuck. The well-known (2 x CPUs) + 1 is meant
-    for workers that take one request at a time; with threads it bought no throughput and a third more memory.
+    CPUs + 1. One interpreter lock runs one CPU's worth of Python, so a worker a CPU does the work, and the spare
+    one serves while another is recycled, starts or is stuck. The well-known (2 x CPUs) + 1 is meant for workers
+    that take one request at a time; with threads it bought no throughput and a third more memory.
     sync: (2 x CPUs) + 1 (https://docs.gunicorn.org/en/stable/design.html#how-many-workers).
     Either is lowered to what fits into memory, and is never under 1.
-Threads
-    4 a gthread worker: enough to wait for a database in, few enough that its connection pool stays small.
+Threads: how many requests a worker has in hand at a time
+    4 of gthread and asgi: enough to wait for a database in, few enough that its connection pool stays small.
+    40 of gevent, whose threads are greenlets: they cost little, and are for waiting for others than the database.
 Pool
-    One database connection a thread: a thread uses one at a time, and more would sit idle.
+    One database connection a thread: a thread uses one at a time, and more would sit idle. One for ten greenlets,
+    but no fewer than 4: the others wait for one, since a database accepts no more because clients are cheap.
 Connections
     (replicas + 1) x workers x pool + 1: a rolling update runs one replica more, a migration has one of its own.
     They must fit into what the database accepts, for PostgreSQL `max_connections` (100) less
@@ -44,7 +46,7 @@ BASE_MB = 90  # and a quarter more
 WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together
 MAX_CONNECTIONS = 97  # what a PostgreSQL as it is installed leaves to us
 
-THREADS = {"gthread": 4, "sync": 1}
+THREADS = {"gthread": 4, "sync": 1, "gevent": 40, "asgi": 4}
 
 # Every number of seconds that one part of a deployment must know of another. RUNGS says what must be under what.
 SECONDS = {
@@ -109,7 +111,7 @@ class Plan:
 
     Attributes:
         workers: processes.
-        threads: of each worker.
+        threads: of each worker, or greenlets.
         pool_size: database connections of each worker, at most.
         memory_mb: resident megabytes, about.
         reason: why so many workers.
@@ -150,6 +152,7 @@ def plan(
         ceiling: the most workers, from `.env`.
     """
     threads = (threads or THREADS[worker_class]) if THREADS[worker_class] > 1 else 1
+    pool_size = max(min(threads, 4), threads // 10) if worker_class == "gevent" else threads
     reason = "the environment sets the number of workers"
     if not workers:
         whole_cpus = math.ceil(limits.cpus)
@@ -160,7 +163,7 @@ def plan(
         if workers < wanted:
             limit = "memory holds" if workers == fitting else ".env allows"
             reason += f"; {workers} of {wanted}: {limit} no more"
-    return Plan(workers, threads, threads, BASE_MB + workers * WORKER_MB, reason)
+    return Plan(workers, threads, pool_size, BASE_MB + workers * WORKER_MB, reason)
 
 
 def find_limits(root: Path = Path("/")) -> Limits:

@@ -152,7 +152,7 @@ class Settings:
         "GUNICORN_WORKER_CLASS", choice(*THREADS), "How a worker handles requests.", ANSWERS["worker_class"]
     )
     threads: int | None = variable(
-        "GUNICORN_THREADS", whole(1, 256), "Threads per gthread worker; else by capacity.py."
+        "GUNICORN_THREADS", whole(1, 256), "Threads or greenlets per worker; else by capacity.py."
     )
     server_log_level: str = variable("GUNICORN_LOGLEVEL", choice(*LEVELS), "Gunicorn's own; else `LOG_LEVEL`.")
 

@@ -154,12 +154,13 @@ def shut_door(listener: socket.socket) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Leave to the master what is the master's."""
+    import wsgi
     from app.database import forget_connections
     from app.observability.metrics import THREADS
 
     if _listener is not None:
         _listener.let_go()
-    forget_connections(worker.app.wsgi())
+    forget_connections(wsgi.app)
     slots.take_slot()
     THREADS.set(worker.cfg.threads)
 

@@ -1,72 +1,24 @@
-"""Gunicorn's workers, with what they lack for a stop that loses nothing and a wait that is shared fairly.
-
-A stop begins with a drain: the worker goes on accepting, for the last moment behind a door that lets no
-new connection in (`hooks.stop`), empties the backlog and closes its listener at once, then answers what it has.
-Gunicorn's own workers leave the backlog to be reset by the kernel: up to twenty requests a stop. What a drain
-answers carries `Connection: close`.
-"""
+"""gthread: a few threads a worker; what nearly every service wants."""
 
 from __future__ import annotations
 
-import select
 import selectors
-import signal
 import socket
 import time
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
-from gunicorn.workers.sync import SyncWorker
 
-from app.capacity import SECONDS
 from app.observability.metrics import THREADS_BUSY
-from app.server.hooks import STOPS
+from app.server.workers import TakesSignals, close_listeners, drained
 
 CLOSING = object()  # what a thread returns of a connection that is to be closed
 LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
 
 
-def drained(worker: Any, seconds: float, free: bool = True) -> bool:
-    """Whether a worker that began to drain `seconds` ago has taken all there was, or has no time left for more.
-
-    Args:
-        free: it could take a connection, were there one.
-    """
-    settled = seconds > SECONDS["drain"] + SECONDS["settle"] and free and not backlog(worker)
-    return settled or seconds > worker.cfg.graceful_timeout
-
-
-def backlog(worker: Any, wait: float = 0) -> list[Any]:
-    """The listeners of `worker` on which a connection waits to be accepted, now or within `wait` seconds."""
-    ready: list[Any] = select.select(worker.sockets, [], [], wait)[0]
-    return ready
-
-
-def close_listeners(worker: Any) -> None:
-    """What connects from now on is refused, or goes to another worker."""
-    for listener in worker.sockets:
-        listener.close()
-    worker.sockets = []
-
-
-class TakesSignals:
-    """A worker that takes signals safely: those held back while it was forked (`hooks.spawn_worker`), and two stops."""
-
-    def init_signals(self) -> None:
-        super().init_signals()  # type: ignore[misc]
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """Stop at once, and only once: a terminal and the master both say it, and the second would meet a held lock."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-        super().handle_quit(sig, frame)  # type: ignore[misc]
-
-
-class Gthread(TakesSignals, ThreadWorker):  # type: ignore[misc]
+class Worker(TakesSignals, ThreadWorker):  # type: ignore[misc]
     """A thread pool that takes a new connection only while it has a free thread."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -156,29 +108,4 @@ class Gthread(TakesSignals, ThreadWorker):  # type: ignore[misc]
             self.notify()
             self.wait_for_and_dispatch_events(timeout=0.05)
         super().set_accept_enabled(False)
-        close_listeners(self)
-
-
-class Sync(TakesSignals, SyncWorker):  # type: ignore[misc]
-    """One request at a time."""
-
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        THREADS_BUSY.inc()
-        try:
-            super().handle(listener, client, addr)
-        finally:
-            THREADS_BUSY.dec()
-
-    def wait(self, timeout: float) -> Any:
-        """Wait a second at most, to notice a master that was killed."""
-        return super().wait(min(timeout, 1.0))
-
-    def run(self) -> None:
-        super().run()
-        began = time.monotonic()
-        while not drained(self, time.monotonic() - began):
-            for listener in backlog(self, wait=0.05):
-                with suppress(BlockingIOError):  # another worker was quicker
-                    self.accept(listener)
-            self.notify()
         close_listeners(self)
