@@ -56,13 +56,16 @@ def service_folder() -> Path:
     return folder
 
 
-def server(kind: str, workers: int = 1, folder: Path | None = None) -> Service:
+def server(
+    kind: str, workers: int = 1, folder: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Service:
     """A server that is not started yet, with a database of its own and four threads a worker, sync aside.
 
     Args:
         kind: "gthread" or "sync" for the service; "hello" or "bare" for that module of `apps` under stock gthread.
         workers: processes.
         folder: another copy of the service than the default.
+        settings: environment variables.
     """
     rendered = service_folder()
     ours = kind in ("gthread", "sync")
@@ -73,5 +76,6 @@ def server(kind: str, workers: int = 1, folder: Path | None = None) -> Service:
         "GUNICORN_CMD_ARGS": "--max-requests 0",  # a new worker would begin its count of CPU time at zero
         "PYTHONDONTWRITEBYTECODE": "",  # a service that is started again has its bytecode
         "GUNICORN_WORKER_CLASS" if ours else "BENCHMARK": kind,
+        **(settings or {}),
     }
     return Service((folder or rendered) if ours else APPS, rendered / ".venv", state, environ)

@@ -1,6 +1,6 @@
-"""CPU time a request: the whole default service, everything on, against bare Flask under stock Gunicorn.
+"""CPU time a request: the service as it is, then with tracing and Sentry, against bare Flask under stock Gunicorn.
 
-Both have one gthread worker of four threads, held to one CPU as the default answers give it, and a database of
+Each has one gthread worker of four threads, held to one CPU as the default answers give it, and a database of
 their own with the same rows. They take turns, in rounds short enough that whatever else runs here disturbs both.
 """
 
@@ -11,12 +11,13 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.common import APPS, Row, median, promise, server
 from benchmarks.traffic import request, send
 from support.service import Service
+from support.sink import sink
 
 ROUTES = {
     "hello, a JSON literal": request("GET", "/hello"),
@@ -24,32 +25,47 @@ ROUTES = {
     "INSERT, one item": request("POST", "/api/items", b'{"name": "Bolt", "quantity": 3}'),
 }
 ROUNDS, REQUESTS, WARM_UP = 24, 400, 400
-BOUND = 1.5  # times what bare Flask takes for the smallest request
+BOUND = 100.0  # microseconds that everything together adds to the smallest request
 CPUS = sorted(os.sched_getaffinity(0))
 
 
 def measure() -> list[Row]:
-    rows = []
-    with on_one_cpu(server("gthread")) as ours, on_one_cpu(server("bare")) as bare:
-        for service in (ours, bare):
+    with ExitStack() as stack:
+        collector = stack.enter_context(sink())
+        tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp}
+        sentry = {"SENTRY_DSN": collector.dsn}
+        kinds = {
+            "bare Flask": server("bare"),
+            "the service": server("gthread"),
+            "with tracing": server("gthread", settings=tracing),
+            "with Sentry": server("gthread", settings=sentry),
+            "everything on": server("gthread", settings=tracing | sentry),
+        }
+        services = {kind: stack.enter_context(on_one_cpu(service)) for kind, service in kinds.items()}
+        for service in services.values():
             for message in reversed(ROUTES.values()):  # the list has items then
                 send(service.port, message, WARM_UP)
-        for what, message in ROUTES.items():
-            rounds = [(load(ours, message), load(bare, message)) for _ in range(ROUNDS)]
-            own, rate, other, other_rate = (
-                median(values) for values in zip(*((*ours, *bare) for ours, bare in rounds), strict=True)
-            )
-            added = f"adds {median(ours[0] - bare[0] for ours, bare in rounds):.0f} µs"
-            rows.append(
-                Row(
-                    what,
-                    f"{own:.0f} µs, {rate:,.0f} a second",
-                    f"bare Flask {other:.0f} µs, {other_rate:,.0f} a second",
-                    f"{own / other:.2f}",
-                    f"{added}; {promise(own / other, BOUND, 'times')}" if "hello" in what else added,
-                )
-            )
-        return rows + in_process(ours)
+        rows = [row for what, message in ROUTES.items() for row in compare(what, message, services)]
+        return rows + in_process(services["the service"])
+
+
+def compare(what: str, message: bytes, services: dict[str, Service]) -> Iterator[Row]:
+    """A row for each service but the first, which the others are held against."""
+    rounds = [{kind: load(service, message) for kind, service in services.items()} for _ in range(ROUNDS)]
+    names = iter(services)
+    base = next(names)
+    bare, bare_rate = (median(values) for values in zip(*(found[base] for found in rounds), strict=True))
+    for kind in names:
+        own, rate = (median(values) for values in zip(*(found[kind] for found in rounds), strict=True))
+        added = median(found[kind][0] - found[base][0] for found in rounds)
+        kept = promise(added, BOUND, "µs") if (kind, what) == ("everything on", next(iter(ROUTES))) else ""
+        yield Row(
+            f"{what}: {kind}",
+            f"{own:.0f} µs, {rate:,.0f} a second",
+            f"{base} {bare:.0f} µs, {bare_rate:,.0f} a second",
+            f"{own / bare:.2f}",
+            f"adds {added:.0f} µs" + (kept and f"; {kept}"),
+        )
 
 
 @contextmanager

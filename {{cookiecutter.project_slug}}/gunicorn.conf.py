@@ -23,9 +23,9 @@ import os
 from app import capacity
 from app.observability import logs
 from app.server import hooks
-from app.server.hooks import child_exit, on_starting, post_fork, when_ready, worker_abort, worker_int
+from app.server.hooks import child_exit, on_starting, post_fork, when_ready, worker_abort, worker_exit, worker_int
 
-__all__ = ["child_exit", "on_starting", "post_fork", "when_ready", "worker_abort", "worker_int"]
+__all__ = ["child_exit", "on_starting", "post_fork", "when_ready", "worker_abort", "worker_exit", "worker_int"]
 
 logs.configure(settings.log_level)
 hooks.prepare(settings)

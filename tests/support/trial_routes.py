@@ -60,3 +60,24 @@ def echo() -> Response:
 @blueprint.post("/ignore")
 def ignore() -> Response:
     return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/redis")
+def use_redis() -> Response:
+    import redis
+
+    with redis.Redis.from_url(os.environ["TRIAL_REDIS_URL"]) as client:
+        return jsonify(count=client.incr("count"))
+
+
+@blueprint.post("/lose/<word>")
+def lose(word: str) -> Response:
+    g.user_id = "user-7"
+    local = request.get_data(as_text=True)
+    raise LookupError(f"lost {word} of {len(local)}")
+
+
+@blueprint.get("/trace")
+def trace() -> Response:
+    time.sleep(0.01)
+    raise LookupError("in a thread that had other requests before")

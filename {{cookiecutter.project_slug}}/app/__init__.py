@@ -23,7 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from app import cli, database, errors, health, security
+    from app import cli, database, errors, health, security, serialize
     from app.observability import logs, metrics, request_log
     from app.settings import load_settings
 
@@ -31,8 +31,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.configure(settings.log_level)
 
     app = Flask("app")
+    app.json = serialize.JSONProvider(app)
     app.config.from_mapping(settings.flask_config())
     app.extensions["settings"] = settings
+    app.extensions["exporters"] = []  # what sends to others in the background: `app.server.hooks` starts and ends it
 
     errors.init_app(app)
     security.init_app(app, settings)
@@ -43,6 +45,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     cli.init_app(app)
     metrics.init_app(settings)
+    if settings.sentry_dsn:
+        import_module("app.observability.sentry").init_app(app, settings)
+    if settings.traces_endpoint:
+        import_module("app.observability.tracing").init_app(app, settings)
     request_log.init_app(app)
     security.trust_proxies(app, settings)
     return app

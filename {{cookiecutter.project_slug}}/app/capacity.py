@@ -56,6 +56,7 @@ SECONDS = {
     "proxy": 30.0,  # the proxy in front gives up waiting for an answer
     "drain": 0.5,  # a stopping server goes on taking connections: who sends them does not know of the stop yet
     "settle": 0.25,  # after that, connections half made come through while new ones are turned away
+    "flush": 2.0,  # a worker that ends sends the last errors and traces, at most
     "graceful": 30.0,  # a stop waits for requests in flight
     "pre_stop": 10.0,  # an orchestrator waits until nobody is sent to an instance, before it stops it
     "grace": 45.0,  # an orchestrator waits for the whole stop, then kills
@@ -69,7 +70,7 @@ SECONDS = {
 RUNGS = (
     (("statement",), "request", "a worker is replaced while its statement still holds locks"),
     (("request",), "proxy", "clients get 504 for requests that are still worked on"),
-    (("request",), "graceful", "a stop cuts off requests that may take longer"),
+    (("request", "flush"), "graceful", "a stop cuts off requests that may take longer, or their last traces"),
     (("drain", "settle"), "graceful", "a stop ends before the last connections are taken"),
     (("pre_stop", "graceful"), "grace", "the orchestrator kills a stop that is not over"),
     (("balancer_idle",), "proxy_idle", "the load balancer reuses a connection just closed: 502"),

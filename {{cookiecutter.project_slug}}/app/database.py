@@ -50,6 +50,7 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     if settings.database_url.startswith("sqlite"):
         return {"connect_args": {"timeout": CONNECT_TIMEOUT}}
     return {
+        "hide_parameters": settings.production,  # an error would tell logs and Sentry what a client sent
         "pool_size": settings.plan().pool_size,
         "max_overflow": 0,
         "pool_pre_ping": True,

@@ -9,7 +9,7 @@ from typing import TypedDict
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 
-from app.observability.logs import request_id
+from app.observability.logs import request_id, trace_id
 
 
 class FieldError(TypedDict):
@@ -46,6 +46,8 @@ def problem(error: HTTPException) -> Response | HTTPException:
         "detail": error.description if error.code < 500 else "Something went wrong on our side.",
         "request_id": request_id.get(),
     }
+    if trace_id.get():
+        body["trace_id"] = trace_id.get()
     if isinstance(error, Invalid):
         body["errors"] = error.errors
     response = Response(json.dumps(body), error.code, content_type="application/problem+json")

@@ -62,6 +62,24 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def ratio(raw: str) -> float:
+    """a number from 0 to 1"""
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"must be {ratio.__doc__}")
+    return value
+
+
+def url(raw: str) -> str:
+    """a URL: http:// or https://"""
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", raw):
+        raise ValueError(f"must be {url.__doc__}")
+    return raw
+
+
 def choice(*allowed: str) -> Callable[[str], str]:
     """A parser of one of a few words, in any case."""
 
@@ -73,6 +91,13 @@ def choice(*allowed: str) -> Callable[[str], str]:
 
     parse.__doc__ = f"one of: {', '.join(allowed)}"
     return parse
+
+
+def dsn(raw: str) -> str:
+    """a DSN like https://KEY@HOST/1"""
+    if not re.fullmatch(r"https?://[^@/\s]+@[^@/\s]+/(\S*/)?[0-9]+", raw):
+        raise ValueError(f"must be {dsn.__doc__}")
+    return raw
 
 
 def prefix(raw: str) -> str:
@@ -131,6 +156,25 @@ class Settings:
         "DATABASE_MIGRATION_URL", sqlalchemy_url, "For migrations, past a pooler.", secret=True
     )
     log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "WARNING silences the line per request.", "INFO")
+    sentry_dsn: str | None = variable("SENTRY_DSN", dsn, "Errors are reported there; empty: nowhere.", secret=True)
+    sentry_traces_rate: float = variable(
+        "SENTRY_TRACES_SAMPLE_RATE", ratio, "The share of requests whose time Sentry is told.", "0.05"
+    )
+    sentry_profiles_rate: float = variable(
+        "SENTRY_PROFILES_SAMPLE_RATE", ratio, "The share of those that are profiled.", "0.01"
+    )
+    otlp_endpoint: str | None = variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", url, "Traces are sent below it, to /v1/traces; empty: nowhere."
+    )
+    otlp_traces_endpoint: str | None = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", url, "Or to this very URL.")
+    otlp_protocol: str = variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", choice("http/protobuf"), "How traces are sent.", "http/protobuf"
+    )
+    otel_disabled: str = variable("OTEL_SDK_DISABLED", choice("true", "false"), "true: no traces.", "false")
+    service_name: str = variable("OTEL_SERVICE_NAME", text, "The name in traces; else the service's own.")
+    traces_ratio: float = variable(
+        "OTEL_TRACES_SAMPLER_ARG", ratio, "The share of requests traced, where no caller has decided.", "0.05"
+    )
     trusted_proxy_hops: int = variable("TRUSTED_PROXY_HOPS", whole(0, 9), "Our own proxies in front.", "0")
     script_name: str | None = variable("SCRIPT_NAME", prefix, "The path that a proxy serves us under, like /orders.")
     trusted_hosts: tuple[str, ...] = variable("TRUSTED_HOSTS", listing, "Host names to answer to; empty: any.")
@@ -159,6 +203,14 @@ class Settings:
     @property
     def production(self) -> bool:
         return self.app_env == "production"
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces are sent, or None: then nothing of OpenTelemetry is imported."""
+        if self.otel_disabled == "true":
+            return None
+        below = self.otlp_endpoint and self.otlp_endpoint.rstrip("/") + "/v1/traces"
+        return self.otlp_traces_endpoint or below
 
     def plan(self) -> Plan:
         """Workers, threads and pool for what this process has; the environment beats the arithmetic."""

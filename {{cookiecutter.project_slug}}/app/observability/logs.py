@@ -25,6 +25,7 @@ from app.clock import format_time
 STDOUT = 1
 QUIET = ("alembic.runtime.plugins", "botocore", "urllib3")  # they tell at INFO what nobody asks
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # empty unless tracing is on
 
 _threads = threading.RLock()  # re-entrant: a signal handler may log while its own thread does
 _processes = tempfile.TemporaryFile()  # noqa: SIM115  a POSIX lock on it is held by one process at a time
@@ -67,6 +68,8 @@ class Formatter(BaseJsonFormatter):
         log_data["logger"] = record.name
         log_data["message"] = record.message
         log_data["request_id"] = request_id.get() or None
+        if trace_id.get():
+            log_data["trace_id"] = trace_id.get()
         log_data.update(message_dict)
         merge_record_extra(record, log_data, reserved=self._skip_fields)
 

@@ -16,7 +16,7 @@ from flask import Flask, g
 
 from app.clock import format_time, now
 from app.observability import metrics
-from app.observability.logs import request_id, to_json, write_line
+from app.observability.logs import request_id, to_json, trace_id, write_line
 from app.security import HEADERS, TLS_HEADERS
 
 if TYPE_CHECKING:
@@ -65,12 +65,16 @@ class Exchange:
         # The request's context stands while this runs; by the time of close() it is gone.
         self.status = status[:3]
         request = self.environ.get("werkzeug.request")
-        if request is not None and request.url_rule is not None:
-            self.route, self.quiet = request.url_rule.rule, request.blueprint == "health"
-        self.user_id = g.get("user_id") if g else None
-        present = {name.lower() for name, _ in headers}
+        if request is not None:
+            self.user_id = g.get("user_id")
+            if request.url_rule is not None:
+                self.route, self.quiet = request.url_rule.rule, request.blueprint == "health"
         ours = TLS_HEADERS if self.environ["wsgi.url_scheme"] == "https" else HEADERS
-        headers += [header for header in ours if header[0].lower() not in present]
+        present = {name.lower() for name, _ in headers}
+        if present.isdisjoint(ours):
+            headers += ours.values()
+        else:
+            headers += [header for name, header in ours.items() if name not in present]
         headers.append(("X-Request-ID", self.id))
         return self.start_outer_response(status, headers, exc_info)
 
@@ -105,5 +109,5 @@ class Exchange:
             "status": int(self.status),
             "duration_ms": round(seconds * 1000, 1),
             "user_id": self.user_id,
-            "trace_id": None,
+            "trace_id": trace_id.get() or None,
         }

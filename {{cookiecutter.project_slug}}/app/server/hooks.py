@@ -12,10 +12,12 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from app.capacity import SECONDS
@@ -25,6 +27,7 @@ from app.settings import ANSWERS, Settings, load_settings
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python's socket module does not name it
 STOPS = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGABRT)
+GARBAGE = 10_000  # new objects before the collector looks at them; Python's 700 are less than two requests make
 _listener: Listener | None = None
 
 
@@ -70,6 +73,7 @@ def when_ready(server: Any) -> None:
 
     # Out of the collector's sight, or a worker's first full collection copies what it shares with the master: 15 MB.
     gc.freeze()
+    gc.set_threshold(GARBAGE)
     # The application has read it. Gunicorn would want every path to begin with it, also the probes' and those that a
     # proxy stripped, and answers 500 to the others.
     os.environ.pop("SCRIPT_NAME", None)
@@ -102,6 +106,15 @@ def announce(server: Any) -> None:
         plan.memory_mb,
         plan.reason,
     )
+    for exporter in application().extensions["exporters"]:
+        server.log.info("sends %s", exporter)
+
+
+def application() -> Any:
+    """The Flask application, which the master has loaded by the time that any of these run."""
+    import wsgi
+
+    return wsgi.app
 
 
 def spawn_worker(spawn: Callable[[], Any]) -> Any:
@@ -154,19 +167,31 @@ def shut_door(listener: socket.socket) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Leave to the master what is the master's."""
-    import wsgi
     from app.database import forget_connections
     from app.observability.metrics import THREADS
 
     if _listener is not None:
         _listener.let_go()
-    forget_connections(wsgi.app)
+    forget_connections(application())
     slots.take_slot()
     THREADS.set(worker.cfg.threads)
+    for exporter in application().extensions["exporters"]:
+        exporter.start()
 
 
 def child_exit(server: Any, worker: Any) -> None:
     slots.sweep()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Send what is still held back, to all at the same time, and for as long as each of them may take."""
+    exporters = sorted(application().extensions["exporters"], key=attrgetter("patience"))
+    flushes = [threading.Thread(target=exporter.flush, daemon=True) for exporter in exporters]
+    began = time.monotonic()
+    for flush in flushes:
+        flush.start()
+    for flush, exporter in zip(flushes, exporters, strict=True):
+        flush.join(max(0.0, began + exporter.patience - time.monotonic()))
 
 
 def worker_int(worker: Any) -> None:
