@@ -75,6 +75,13 @@ def choice(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+def switch(raw: str) -> bool:
+    """1, true or yes; 0, false or no"""
+    if raw.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError(f"must be {switch.__doc__}")
+    return raw.lower() in ("1", "true", "yes")
+
+
 def prefix(raw: str) -> str:
     """a path like /orders, without a slash at its end"""
     if not re.fullmatch(r"(/[^/?#]+)+", raw):
@@ -140,6 +147,7 @@ class Settings:
     max_content_length: int = variable(
         "MAX_CONTENT_LENGTH", whole(1, 2**36), "The largest request body, in bytes.", str(2**20)
     )
+    api_docs: bool = variable("API_DOCS", switch, "Serves `/api/docs` and `/api/openapi.json`.", "1")
     metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "Where Prometheus reads metrics.", "9102")
     metrics_bind: str = variable("METRICS_BIND", text, "Where; else 0.0.0.0, in development 127.0.0.1.")
     metrics_dir: str | None = variable("PROMETHEUS_MULTIPROC_DIR", text, "For folders of metrics; else /tmp.")
