@@ -9,6 +9,7 @@ import select
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -43,6 +44,11 @@ class Chromium:
         reads, self.output = os.pipe()
         self.input, writes = os.pipe()
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (reads, writes)]
+
+        def wire() -> None:
+            for number, end in enumerate(theirs, 3):
+                os.dup2(end, number)
+
         self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.home.name}"]
         self.process = subprocess.Popen(
@@ -50,14 +56,17 @@ class Chromium:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             close_fds=False,  # it reads from descriptor 3 and writes to 4
-            preexec_fn=lambda: [os.dup2(end, number) for end, number in zip(theirs, (3, 4), strict=True)] and None,
+            preexec_fn=wire,
         )
         for end in (reads, writes, *theirs):
             os.close(end)
         self.buffer, self.number = b"", 0
+        self.events: list[dict[str, Any]] = []
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with suppress(OSError):
             self.send("Browser.close")
         try:
@@ -69,8 +78,8 @@ class Chromium:
         os.close(self.output)
         self.home.cleanup()
 
-    def visit(self, url: str, width: int = DESKTOP) -> Visit:
-        """Open a page in a window of that width, and wait until it asks for nothing more."""
+    def visit(self, url: str, width: int = DESKTOP, run: Sequence[str] = ()) -> Visit:
+        """Open a page in a window of that width, wait until it asks for nothing more, and run some JavaScript in it."""
         page = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
@@ -84,35 +93,39 @@ class Chromium:
             deviceScaleFactor=1,
             mobile=width == PHONE,
         )
-        seen = Visit()
+        self.events.clear()
         loader = self.call("Page.navigate", session, url=url)["loaderId"]
         deadline = time.monotonic() + 20
-        while True:
-            event = self.receive(deadline)
-            note(event, seen)
-            values = event.get("params", {})
-            if values.get("name") == "networkIdle" and values.get("loaderId") == loader:
-                break
-        seen.width = self.evaluate(session, "document.documentElement.scrollWidth")
-        seen.text = self.evaluate(session, "document.body.innerText")
+        while not any(is_idle(event, loader) for event in self.events):
+            self.events.append(self.receive(deadline))
+        for expression in run:
+            self.evaluate(session, expression)
+        seen = Visit(
+            width=self.evaluate(session, "document.documentElement.scrollWidth"),
+            text=self.evaluate(session, "document.body.innerText"),
+        )
         self.call("Target.closeTarget", targetId=page)
+        for event in self.events:
+            note(event, seen)
         return seen
 
     def evaluate(self, session: str, expression: str) -> Any:
-        return self.call("Runtime.evaluate", session, expression=expression)["result"]["value"]
+        return self.call("Runtime.evaluate", session, expression=expression)["result"].get("value")
 
     def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         number = self.send(method, session, **parameters)
         deadline = time.monotonic() + 20
         while (answer := self.receive(deadline)).get("id") != number:
-            pass
+            self.events.append(answer)
         assert "error" not in answer, f"{method}: {answer}"
         result: dict[str, Any] = answer["result"]
         return result
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> int:
         self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
+        message = {"id": self.number, "method": method, "params": parameters} | (
+            {"sessionId": session} if session else {}
+        )
         os.write(self.output, json.dumps(message).encode() + b"\0")
         return self.number
 
@@ -124,6 +137,11 @@ class Chromium:
         message, _, self.buffer = self.buffer.partition(b"\0")
         found: dict[str, Any] = json.loads(message)
         return found
+
+
+def is_idle(event: dict[str, Any], loader: str) -> bool:
+    values = event.get("params", {})
+    return (values.get("name"), values.get("loaderId")) == ("networkIdle", loader)
 
 
 def note(event: dict[str, Any], seen: Visit) -> None:

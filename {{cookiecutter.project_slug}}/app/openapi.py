@@ -25,6 +25,7 @@ from app.validation import Operation
 
 blueprint = Blueprint("openapi", __name__, url_prefix="/api")
 REF = "#/components/schemas/{model}"
+# What app/validation.py answers with, and a path that fits no row.
 BODY_ERRORS, QUERY_ERRORS, PATH_ERRORS = {400, 413, 415, 422}, {422}, {404}
 Json = dict[str, Any]
 
@@ -54,11 +55,10 @@ def make_document(app: Flask) -> Json:
         for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
         if "operation" in (view := app.view_functions[rule.endpoint]).__dict__
     ]
-    read = {model for *_, operation in views for model in (operation.body, operation.query) if model}
-    written = {operation.answer for *_, operation in views if operation.answer} | {Problem}
-    modes: list[tuple[Any, JsonSchemaMode]] = [(model, "validation") for model in read]
-    modes += [(model, "serialization") for model in written]
-    inputs = sorted(((model, mode, TypeAdapter(model)) for model, mode in modes), key=lambda row: row[0].__name__)
+    models: set[tuple[Any, JsonSchemaMode]] = {(Problem, "serialization")}
+    for *_, operation in views:
+        models |= {(operation.body, "validation"), (operation.query, "validation"), (operation.answer, "serialization")}
+    inputs = [(model, mode, TypeAdapter(model)) for model, mode in models if model]
     refs, definitions = TypeAdapter.json_schemas(inputs, ref_template=REF)
     schemas: Json = definitions["$defs"]
     paths: Json = {}

@@ -15,8 +15,8 @@ from app.clock import format_time
 from app.errors import Invalid
 
 T = TypeVar("T", bound=BaseModel)
-# An integer of a strict body. JSON has one kind of number: 3.0 is an integer, as JSON Schema has it too.
-Whole = Annotated[int, BeforeValidator(lambda raw: int(raw) if isinstance(raw, float) and raw.is_integer() else raw)]
+# For an integer of a strict body, last in its Annotated[]: 3.0 is one too, to JSON Schema and so to our document.
+Whole = BeforeValidator(lambda raw: int(raw) if isinstance(raw, float) and raw.is_integer() else raw)
 # A time as the API shows it.
 Time = Annotated[
     datetime,
@@ -30,8 +30,9 @@ class Operation:
     """`@Operation(body=ItemCreate, answer=ItemShown, status=201)` above a view, below its route.
 
     The view is called with `body` and `query` as it names them here, and returns what `answer` is read from, or that
-    and a dictionary of headers. Where it names no `answer`, what it returns is passed on as it is. app/openapi.py
-    documents what stands here, the errors of `read_body` and `read_query`, and 404 where the path has parameters.
+    and a dictionary of headers. A response is passed on as it is, and so is everything where no `answer` is named.
+    app/openapi.py documents what stands here, the errors of `read_body` and `read_query`, and 404 where the path has
+    parameters.
 
     Attributes:
         body: the model of the JSON body.
@@ -55,7 +56,7 @@ class Operation:
             if self.body is not None:
                 values["body"] = read_body(self.body)
             found = view(**values)
-            if self.answer is None:
+            if self.answer is None or isinstance(found, Response):
                 return found
             found, headers = found if isinstance(found, tuple) else (found, None)
             shown = self.answer.model_validate(found, from_attributes=True).model_dump_json()

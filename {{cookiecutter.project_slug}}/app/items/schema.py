@@ -10,7 +10,7 @@ from app.validation import Time, Whole
 
 # No database stores the NUL character in text, and an Integer column ends at 2**31 - 1.
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$", examples=["Bolt"])]
-Quantity = Annotated[Whole, Field(ge=0, le=2**31 - 1, examples=[3])]
+Quantity = Annotated[int, Field(ge=0, le=2**31 - 1, examples=[3]), Whole]
 # The id that a page begins after, as 16 digits of base 16: what fits the pattern fits the column.
 Cursor = Annotated[str, Field(pattern="^([0-7][0-9a-f]{15})?$", examples=["0000000000000000"])]
 
@@ -37,8 +37,9 @@ class ItemUpdate(Body):
 
 
 class Page(BaseModel):
-    """The query of a list. Numbers arrive as text here, so conversion is on."""
+    """Which items a list shows."""
 
+    # Not strict: in a query numbers arrive as text.
     limit: int = Field(20, ge=1, le=100, description="How many at most.")
     cursor: Cursor = Field("", description="`next_cursor` of the page before; empty for the first page.")
 
