@@ -66,7 +66,7 @@ def make_document(app: Flask) -> Json:
         summary, _, description = cleandoc(view.__doc__ or rule.endpoint).partition("\n")
         described = {
             "operationId": rule.endpoint,
-            "tags": [rule.endpoint.rpartition(".")[0]],
+            "tags": [rule.endpoint.split(".")[0]],
             "summary": summary,
             "description": description.strip(),
             "parameters": describe_parameters(rule, operation, refs, schemas),
@@ -87,11 +87,12 @@ def describe_parameters(rule: Rule, operation: Operation, refs: Any, schemas: Js
     for name, converter in rule._converters.items():  # Werkzeug tells it nowhere else
         schema: Json = {"type": "string", "pattern": f"^{converter.regex}$"}
         if isinstance(converter, IntegerConverter):
-            low, high = converter.min or 0, converter.max or 2**63 - 1  # the largest number of a column
+            low = converter.min or (-(2**63) if converter.signed else 0)
+            high = converter.max or 2**63 - 1  # the largest number of a column
             schema = {"type": "integer", "minimum": low, "maximum": high, "examples": [max(low, 1)]}
         found.append({"name": name, "in": "path", "required": True, "schema": schema})
-    model = resolve(refs[operation.query, "validation"], schemas) if operation.query else {"properties": {}}
-    for name, schema in model["properties"].items():
+    model = resolve(refs[operation.query, "validation"], schemas) if operation.query else {}
+    for name, schema in model.get("properties", {}).items():
         found.append({"name": name, "in": "query", "required": name in model.get("required", ()), "schema": schema})
     return found
 
@@ -106,18 +107,16 @@ def describe_responses(rule: Rule, operation: Operation, refs: Any, schemas: Jso
     expected = {*operation.errors, *(BODY_ERRORS if operation.body else ()), *(QUERY_ERRORS if operation.query else ())}
     expected |= PATH_ERRORS if rule.arguments else set()
     content = describe_content("application/problem+json", refs[Problem, "serialization"], schemas)
-    problems = {str(status): HTTP_STATUS_CODES[status] for status in sorted(expected)} | {
-        "default": "Any other problem"
-    }
-    return {str(operation.status): answer} | {
-        status: {"description": description, "content": content} for status, description in problems.items()
-    }
+    responses: Json = {str(operation.status): answer}
+    for status in sorted(expected):
+        responses[str(status)] = {"description": HTTP_STATUS_CODES[status], "content": content}
+    return responses | {"default": {"description": "Any other problem", "content": content}}
 
 
 def describe_content(mime: str, schema: Json, schemas: Json) -> Json:
     """A body, with an example of it where every field of it has one."""
     content: Json = {"schema": schema}
-    with suppress(LookupError):
+    with suppress(LookupError, RecursionError):  # of a model that holds itself there is no end
         content["example"] = example(schema, schemas)
     return {mime: content}
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Annotated, Any, TypeVar
 
-from flask import Response, abort, request
+from flask import Response, abort, current_app, request
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError, WithJsonSchema
 
 from app.clock import format_time
@@ -49,13 +50,15 @@ class Operation:
     errors: tuple[int, ...] = ()
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
+        is_async = iscoroutinefunction(view)
+
         @wraps(view)
         def call(**values: Any) -> Any:
             if self.query is not None:
                 values["query"] = read_query(self.query)
             if self.body is not None:
                 values["body"] = read_body(self.body)
-            found = view(**values)
+            found = (current_app.ensure_sync(view) if is_async else view)(**values)
             if self.answer is None or isinstance(found, Response):
                 return found
             found, headers = found if isinstance(found, tuple) else (found, None)

@@ -38,6 +38,10 @@ class Stack(BaseModel):
     note: str  # has no example
 
 
+class Nest(BaseModel):
+    inner: list[Nest]
+
+
 class Which(BaseModel):
     kind: Literal["wood", "steel"]
 
@@ -70,6 +74,12 @@ def lie() -> Json:
 @Operation(answer=Crate)
 def send_file() -> Response:
     return Response("wood", mimetype="text/plain")
+
+
+@crates.get("/nest/<int(signed=True):depth>")
+@Operation(answer=Nest)
+async def show_nest(depth: int) -> Json:
+    return {"inner": [{"inner": []}]}
 
 
 @crates.get("/undocumented")
@@ -144,6 +154,9 @@ def test_what_a_view_names_is_what_is_documented(document: Json) -> None:
     assert (kind["in"], kind["required"], kind["schema"]["enum"]) == ("query", True, ["wood", "steel"])
     answer = document["paths"]["/api/crates"]["get"]["responses"]["200"]["content"]["application/json"]
     assert "example" not in answer, "better none than one with a field that was made up"
+    nest = document["paths"]["/api/crates/nest/{depth}"]["get"]
+    assert nest["parameters"][0]["schema"]["minimum"] == -(2**63)
+    assert "example" not in nest["responses"]["200"]["content"]["application/json"], "and none without an end"
 
 
 def value_for(schema: Json) -> Any:
@@ -153,7 +166,7 @@ def value_for(schema: Json) -> Any:
 
 def test_every_example_is_true(client: FlaskClient, document: Json) -> None:
     for path, method, described in operations(document):
-        if described["operationId"] in ("crates.lie", "crates.send_file"):
+        if described["operationId"] in ("crates.lie", "crates.send_file", "crates.show_nest"):
             continue
         values = {name: value_for(schema) for name, schema in schemas(described["parameters"], "path").items()}
         query = {name: value_for(schema) for name, schema in schemas(described["parameters"], "query").items()}
@@ -206,6 +219,11 @@ def test_nothing_is_sent_that_is_not_documented(client: FlaskClient) -> None:
     }
     assert client.get("/api/crates/lie").status_code == 500
     assert client.get("/api/crates/file").text == "wood", "a response is a view's own affair"
+
+
+def test_a_view_may_be_async(client: FlaskClient) -> None:
+    pytest.importorskip("asgiref", reason="comes with flask[async]")
+    assert client.get("/api/crates/nest/-1").get_json() == {"inner": [{"inner": []}]}
 
 
 def test_the_server_is_where_the_request_came_to(client: FlaskClient) -> None:
