@@ -41,6 +41,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     database.init_app(app, settings)
     health.init_app(app)
     register_features(app)
+    if settings.api_docs:
+        app.register_blueprint(import_module("app.openapi").blueprint)
     health.require(app, settings.readiness_required)
 
     cli.init_app(app)

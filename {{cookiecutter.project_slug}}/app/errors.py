@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import NotRequired
 
 from flask import Flask, Response
+from typing_extensions import TypedDict  # before Python 3.12 pydantic reads no other
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 
 from app.observability.logs import request_id, trace_id
@@ -17,6 +18,18 @@ class FieldError(TypedDict):
 
     pointer: str
     detail: str
+
+
+class Problem(TypedDict):
+    """What went wrong (RFC 9457); `request_id` is the one in the log, `trace_id` the one in the traces."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None
+    request_id: str
+    trace_id: NotRequired[str]
+    errors: NotRequired[list[FieldError]]
 
 
 class Invalid(UnprocessableEntity):
@@ -39,7 +52,7 @@ def problem(error: HTTPException) -> Response | HTTPException:
     """The problem document of an HTTP error; its other headers (`Allow`, `Retry-After`) are kept."""
     if error.code is None or error.code < 400 or error.response is not None:
         return error  # a redirect, or abort(response)
-    body: dict[str, object] = {
+    body: Problem = {
         "type": "about:blank",
         "title": error.name,
         "status": error.code,

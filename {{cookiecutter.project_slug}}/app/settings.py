@@ -100,6 +100,13 @@ def dsn(raw: str) -> str:
     return raw
 
 
+def switch(raw: str) -> bool:
+    """1, true or yes; 0, false or no"""
+    if raw.lower() not in ("1", "true", "yes", "0", "false", "no"):
+        raise ValueError(f"must be {switch.__doc__}")
+    return raw.lower() in ("1", "true", "yes")
+
+
 def prefix(raw: str) -> str:
     """a path like /orders, without a slash at its end"""
     if not re.fullmatch(r"(/[^/?#]+)+", raw):
@@ -170,7 +177,7 @@ class Settings:
     otlp_protocol: str = variable(
         "OTEL_EXPORTER_OTLP_PROTOCOL", choice("http/protobuf"), "How traces are sent.", "http/protobuf"
     )
-    otel_disabled: str = variable("OTEL_SDK_DISABLED", choice("true", "false"), "true: no traces.", "false")
+    otel_disabled: bool = variable("OTEL_SDK_DISABLED", switch, "1: no traces, whatever else is set.", "0")
     service_name: str = variable("OTEL_SERVICE_NAME", text, "The name in traces; else the service's own.")
     traces_ratio: float = variable(
         "OTEL_TRACES_SAMPLER_ARG", ratio, "The share of requests traced, where no caller has decided.", "0.05"
@@ -184,6 +191,7 @@ class Settings:
     max_content_length: int = variable(
         "MAX_CONTENT_LENGTH", whole(1, 2**36), "The largest request body, in bytes.", str(2**20)
     )
+    api_docs: bool = variable("API_DOCS", switch, "Serves `/api/docs` and `/api/openapi.json`.", "1")
     metrics_port: int = variable("METRICS_PORT", whole(1, 65535), "Where Prometheus reads metrics.", "9102")
     metrics_bind: str = variable("METRICS_BIND", text, "Where; else 0.0.0.0, in development 127.0.0.1.")
     metrics_dir: str | None = variable("PROMETHEUS_MULTIPROC_DIR", text, "For folders of metrics; else /tmp.")
@@ -207,7 +215,7 @@ class Settings:
     @property
     def traces_endpoint(self) -> str | None:
         """Where traces are sent, or None: then nothing of OpenTelemetry is imported."""
-        if self.otel_disabled == "true":
+        if self.otel_disabled:
             return None
         below = self.otlp_endpoint and self.otlp_endpoint.rstrip("/") + "/v1/traces"
         return self.otlp_traces_endpoint or below

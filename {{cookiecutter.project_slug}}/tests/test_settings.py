@@ -57,6 +57,8 @@ def problems(environ: Mapping[str, str], root: Path = Path("/nonexistent")) -> l
         ("TRUSTED_HOSTS", "a.example, .b.example", "trusted_hosts", ("a.example", ".b.example")),
         ("READINESS_REQUIRED", "database", "readiness_required", ("database",)),
         ("MAX_CONTENT_LENGTH", "2048", "max_content_length", 2048),
+        *[("API_DOCS", raw, "api_docs", True) for raw in ("1", "True", "yes")],
+        *[("API_DOCS", raw, "api_docs", False) for raw in ("0", "false", "No")],
         ("METRICS_PORT", "9200", "metrics_port", 9200),
         ("METRICS_BIND", "10.0.0.1", "metrics_bind", "10.0.0.1"),
         ("PROMETHEUS_MULTIPROC_DIR", "/run/metrics", "metrics_dir", "/run/metrics"),
@@ -93,6 +95,7 @@ def test_development_needs_no_database_server_and_no_tls(tmp_path: Path) -> None
         *[("PORT", raw) for raw in ("http", "0", "65536", "-1", "٨٠٠٠")],
         *[(name, "two\nlines") for name in ("APP_VERSION", "METRICS_BIND", "TRUSTED_HOSTS", "SECRET_KEY_FALLBACKS")],
         ("MAX_CONTENT_LENGTH", "1MB"),
+        ("API_DOCS", "maybe"),
         ("GUNICORN_WORKER_CLASS", "eventlet"),
         *[("DATABASE_URL", raw) for raw in ("mysql://u:p@h/d", "h/d", "postgresql://app:no-host", "sqlite:///app.db")],
         *[

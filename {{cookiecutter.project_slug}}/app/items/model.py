@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.clock import format_time, now
+from app.clock import now
 from app.database import UtcDateTime
 from app.extensions import Model
 
@@ -28,14 +28,3 @@ class Item(Model):
 
     # An UPDATE names the version it read: of two writers at once the later one fails, and none is lost.
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
-
-    def to_dict(self) -> dict[str, object]:
-        """The item as the API shows it."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "quantity": self.quantity,
-            "version": self.version,
-            "created_at": format_time(self.created_at),
-            "updated_at": format_time(self.updated_at),
-        }
