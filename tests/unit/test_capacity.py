@@ -206,7 +206,7 @@ def test_there_is_a_worker_and_it_fits_and_each_thread_has_a_connection(capacity
         plan = capacity.plan(capacity.Limits(cpus, memory_mb, "a test"), worker_class)
         assert plan.workers >= 1
         assert plan.workers == 1 or capacity.BASE_MB + plan.workers * capacity.WORKER_MB <= memory_mb
-        assert plan.pool_size == plan.threads
+        assert plan.pool_size == (4 if worker_class == "gevent" else plan.threads)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from app.settings import Settings
 
 # Sent with every response that does not set its own; app/observability/request_log.py adds them.
 # The page loads nothing from elsewhere and runs no inline script. To allow more, give the one view its own header.
-_HEADERS = [
+HEADERS = [
     (
         "Content-Security-Policy",
         "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -26,10 +26,8 @@ _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-HEADERS = {header[0].lower(): header for header in _HEADERS}
 # Over TLS, where it means something, one more.
-_HSTS = ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")
-TLS_HEADERS = {**HEADERS, "strict-transport-security": _HSTS}
+TLS_HEADERS = [*HEADERS, ("Strict-Transport-Security", "max-age=63072000; includeSubDomains")]
 
 
 class BoundedRequest(Request):

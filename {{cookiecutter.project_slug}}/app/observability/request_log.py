@@ -22,6 +22,8 @@ from app.security import HEADERS, TLS_HEADERS
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+# By their names as they are compared: small, since HTTP has no case.
+PLAIN, OVER_TLS = ({name.lower(): (name, value) for name, value in headers} for headers in (HEADERS, TLS_HEADERS))
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
 log = logging.getLogger("app.request")
 
@@ -69,7 +71,7 @@ class Exchange:
             self.user_id = g.get("user_id")
             if request.url_rule is not None:
                 self.route, self.quiet = request.url_rule.rule, request.blueprint == "health"
-        ours = TLS_HEADERS if self.environ["wsgi.url_scheme"] == "https" else HEADERS
+        ours = OVER_TLS if self.environ["wsgi.url_scheme"] == "https" else PLAIN
         present = {name.lower() for name, _ in headers}
         if present.isdisjoint(ours):
             headers += ours.values()
