@@ -85,6 +85,7 @@ def test_a_caller_decides_whether_its_request_is_sampled(start: Start, collector
         assert service.wait_for_log(request_id=f"sampled-{flag}")["trace_id"] == trace
     for _ in range(20):
         service.get("/api/items")
+        service.get("/api/items", {"baggage": "color=red", "traceparent": "no decision"})
     assert service.stop() == 0
     (request,) = [span for span in collector.spans() if span["kind"] == SERVER]
     assert (request["trace_id"], request["parent"]) == ("1" * 32, "3" * 16)

@@ -9,6 +9,7 @@ The SDK reads the other standard variables of OpenTelemetry itself.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from opentelemetry.instrumentation.sqlalchemy.engine import EngineTracer, _wrap_
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from app.extensions import db
 from app.observability.logs import trace_id
@@ -35,14 +36,15 @@ if TYPE_CHECKING:
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Have requests, statements and Redis commands make spans; they are sent once `Exporter.start` was called."""
-    tracer = trace.get_tracer(__name__)
-    app.wsgi_app = Tracing(app.wsgi_app, tracer)  # type: ignore[method-assign]
-    app.extensions["exporters"].append(Exporter(settings))
+    # OTEL_TRACES_SAMPLER names one of the SDK's samplers: then every request is asked about, at ten times the price.
+    layer = Tracing(app.wsgi_app, 1.0 if "OTEL_TRACES_SAMPLER" in os.environ else settings.traces_ratio)
+    app.wsgi_app = layer  # type: ignore[method-assign]
+    app.extensions["exporters"].append(Exporter(settings, layer))
     got_request_exception.connect(record_exception, app)
     RedisInstrumentor().instrument()
     with app.app_context():
         for engine in db.engines.values():
-            trace_statements(engine, tracer)
+            trace_statements(engine, trace.get_tracer(__name__))
 
 
 class Exporter:
@@ -54,9 +56,9 @@ class Exporter:
 
     patience = 0.5
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.provider: TracerProvider | None = None
+    def __init__(self, settings: Settings, layer: Tracing) -> None:
+        self.settings, self.layer = settings, layer
+        self.processor: BatchSpanProcessor | None = None
 
     def __str__(self) -> str:
         host = urlsplit(self.settings.traces_endpoint or "").netloc.rpartition("@")[2]
@@ -65,28 +67,41 @@ class Exporter:
     def start(self) -> None:
         """Begin to collect; a worker calls this after the fork."""
         settings = self.settings
-        # None: the SDK reads OTEL_TRACES_SAMPLER.
-        ratio = None if "OTEL_TRACES_SAMPLER" in os.environ else ParentBased(TraceIdRatioBased(settings.traces_ratio))
         about = {
             "service.name": settings.service_name or ANSWERS["slug"],
             "service.version": settings.app_version,
             "deployment.environment.name": settings.app_env,
         }
-        self.provider = TracerProvider(sampler=ratio, resource=Resource.create(about), shutdown_on_exit=False)
-        self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(settings.traces_endpoint)))
-        trace.set_tracer_provider(self.provider)
+        resource = Resource.create(about)
+        self.processor = BatchSpanProcessor(OTLPSpanExporter(settings.traces_endpoint))
+        if "OTEL_TRACES_SAMPLER" in os.environ:
+            everywhere = requests = TracerProvider(resource=resource, shutdown_on_exit=False)
+        else:
+            everywhere = TracerProvider(ParentBased(TraceIdRatioBased(settings.traces_ratio)), resource, False)
+            requests = TracerProvider(ParentBased(ALWAYS_ON), resource, False)  # of those, the layer has drawn
+            requests.add_span_processor(self.processor)
+        everywhere.add_span_processor(self.processor)
+        trace.set_tracer_provider(everywhere)
+        self.layer.tracer = requests.get_tracer(__name__)
 
     def flush(self) -> None:
         """Send what is left, however long that takes."""
-        if self.provider is not None:
-            self.provider.force_flush()
+        if self.processor is not None:
+            self.processor.force_flush()
 
 
 class Tracing:
-    """The WSGI layer around the application."""
+    """The WSGI layer around the application.
 
-    def __init__(self, inner: WSGIApplication, tracer: trace.Tracer) -> None:
-        self.inner, self.tracer = inner, tracer
+    Attributes:
+        ratio: the share of requests to sample, of those whose callers have not decided.
+        tracer: makes the spans of those that are.
+    """
+
+    tracer: trace.Tracer = trace.NoOpTracer()
+
+    def __init__(self, inner: WSGIApplication, ratio: float) -> None:
+        self.inner, self.ratio = inner, ratio
         fields = propagate.get_global_textmap().fields
         self.headers = {"HTTP_" + field.upper().replace("-", "_") for field in fields}
 
@@ -95,10 +110,15 @@ class Tracing:
             trace_id.set("")
             return self.inner(environ, start_response)
         # An empty context to begin with: that of the last request on this thread is never detached, only replaced.
-        parent = Context()
+        parent, decided = Context(), False
         if not self.headers.isdisjoint(environ):
             parent = propagate.extract(environ, parent, wsgi.wsgi_getter)
-        span = self.tracer.start_span(environ["REQUEST_METHOD"], parent, trace.SpanKind.SERVER)
+            decided = trace.get_current_span(parent).get_span_context().is_valid
+        if decided or random.random() < self.ratio:  # noqa: S311
+            span = self.tracer.start_span(environ["REQUEST_METHOD"], parent, trace.SpanKind.SERVER)
+        else:
+            ids = trace.SpanContext(random.getrandbits(128), random.getrandbits(64), is_remote=False)
+            span = trace.NonRecordingSpan(ids)
         attach(trace.set_span_in_context(span, parent))
         trace_id.set(trace.format_trace_id(span.get_span_context().trace_id))
         if not span.is_recording():
