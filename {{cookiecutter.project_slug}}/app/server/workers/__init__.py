@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import select
 import signal
+import sys
+import time
+import traceback
+from collections.abc import Collection
 from typing import Any
 
 from app.capacity import SECONDS
@@ -41,6 +45,18 @@ def close_listeners(worker: Any) -> None:
     worker.sockets = []
 
 
+def all_stuck(worker: Any, began: Collection[float]) -> bool:
+    """Whether every thread of `worker` has been in one request for longer than `timeout`.
+
+    Whatever shows the master that a worker lives runs on beside requests that hang; without this it would never know.
+
+    Args:
+        began: when each request in hand did, of the monotonic clock.
+    """
+    stuck: bool = len(began) >= worker.cfg.threads and time.monotonic() - max(began) > worker.cfg.timeout
+    return stuck
+
+
 class TakesSignals:
     """A worker that takes signals safely: those held back while it was forked (`hooks.spawn_worker`), and two stops."""
 
@@ -53,3 +69,7 @@ class TakesSignals:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
         super().handle_quit(sig, frame)  # type: ignore[misc]
+
+    def stacks(self) -> list[str]:
+        """Where each thread is, for the log of a worker that the master gave up on."""
+        return ["".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()]
