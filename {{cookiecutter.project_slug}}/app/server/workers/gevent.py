@@ -131,6 +131,12 @@ class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
         if self.ppid != os.getppid() or not all_stuck(self, self.began.values()):
             super().notify()
 
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """End the worker too, not only the request that blocks the loop: there Gunicorn would swallow the exit."""
+        hub = gevent.get_hub()
+        hub.loop.run_callback(hub.parent.throw, SystemExit(1))
+        super().handle_abort(sig, frame)
+
     def stacks(self) -> list[str]:
         """Where each request is; the greenlet that runs is in the stack of its thread."""
         frames = [greenlet.gr_frame for greenlet in self.began]
