@@ -55,11 +55,11 @@ class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.clients: dict[Any, Connection] = {}  # by the greenlet that has it
+        self.slots = BoundedSemaphore(self.cfg.threads)
+        self.connections = Group()  # of greenlets, each with its `client`
         self.began: dict[Any, float] = {}  # greenlet: when its request did, of the monotonic clock
 
     def run(self) -> None:
-        self.slots, self.connections = BoundedSemaphore(self.cfg.threads), Group()
         acceptors = [gevent.spawn(self.accept_from, listener) for listener in self.sockets]
         while self.alive:
             self.notify()
@@ -85,34 +85,25 @@ class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
                 self.slots.wait()
             try:
                 client, address = listener.accept()
-            except BlockingIOError:  # another worker was quicker
-                continue
-            except OSError:  # the client has gone, or there is no descriptor left
-                gevent.sleep(0.1)
+            except OSError:  # another worker was quicker, or there is no descriptor left
+                gevent.sleep(0.01)
                 continue
             client = Connection(client.family, client.type, client.proto, fileno=client.detach())
-            self.connections.spawn(self.handle, listener, client, address)
+            self.connections.spawn(self.handle, listener, client, address).client = client
             gevent.sleep(0)  # it takes its slot before the next one is accepted
 
     def hang_up(self) -> None:
         """End the connections on which nothing comes. What has come by now can still be read, and is answered."""
         gevent.sleep(0)  # whoever was told that there is something to read has read it
-        for client in list(self.clients.values()):
-            if client.silent:
+        for greenlet in self.connections:
+            if greenlet.client.silent:
                 with suppress(OSError):
-                    client.shutdown(socket.SHUT_RD)
-
-    def handle(self, listener: Any, client: Connection, addr: Any) -> None:
-        self.clients[gevent.getcurrent()] = client
-        try:
-            super().handle(listener, client, addr)
-        finally:
-            del self.clients[gevent.getcurrent()]
+                    greenlet.client.shutdown(socket.SHUT_RD)
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """The wait for the next request of a connection."""
-        self.clients[gevent.getcurrent()].silent = True
+        gevent.getcurrent().client.silent = True
         with super().timeout_ctx():
             yield
 
