@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from support.answers import VARIANTS
+from support.answers import CHOICES, VARIANTS
 from support.git import listed, would_track
 from support.template import SERVICE, Render
 
@@ -97,6 +97,7 @@ OTHERS = {
     "PATH_INFO": "WSGI's",
     "REQUEST_METHOD": "WSGI's",
     "PREFERRED_URL_SCHEME": "Flask's configuration",
+    "PSYCOPG_WAIT_FUNC": "psycopg reads it",
     "PROPAGATE_EXCEPTIONS": "Flask's configuration",
     "SESSION_COOKIE_*": "Flask's configuration",
     "SQLALCHEMY_*": "Flask's configuration",
@@ -200,7 +201,10 @@ def test_the_page_about_the_settings_is_what_the_code_prints(render: Render, var
 @pytest.fixture(scope="session")
 def files(render: Render) -> Files:
     """Every file that a service may have, whatever the answers."""
-    return {path: text for answers in VARIANTS.values() for path, text in read_files(render(**answers)).items()}
+    chosen = [{name: choice} for name, choices in CHOICES.items() for choice in choices]
+    return {
+        path: text for answers in (*VARIANTS.values(), *chosen) for path, text in read_files(render(**answers)).items()
+    }
 
 
 def test_every_row_is_about_a_file_that_is_there(files: Files) -> None:

@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Collection
 from typing import Any
 
 from app.capacity import SECONDS
@@ -45,16 +44,13 @@ def close_listeners(worker: Any) -> None:
     worker.sockets = []
 
 
-def all_stuck(worker: Any, began: Collection[float]) -> bool:
-    """Whether every thread of `worker` has been in one request for longer than `timeout`.
+def hangs(worker: Any) -> bool:
+    """Whether every thread of `worker` has been in one request for longer than the timeout.
 
-    Whatever shows the master that a worker lives runs on beside requests that hang; without this it would never know.
-
-    Args:
-        began: when each request in hand did, of the monotonic clock.
+    What shows the master that a worker lives runs on beside threads that hang, so this must be asked before.
     """
-    stuck: bool = len(began) >= worker.cfg.threads and time.monotonic() - max(began) > worker.cfg.timeout
-    return stuck
+    began: list[float] = list(worker.began.values())
+    return len(began) >= int(worker.cfg.threads) and time.monotonic() - max(began) > int(worker.cfg.timeout)
 
 
 class TakesSignals:

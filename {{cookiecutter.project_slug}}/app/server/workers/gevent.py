@@ -22,7 +22,7 @@ from gevent.socket import wait_read
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.observability.metrics import THREADS_BUSY
-from app.server.workers import TakesSignals, all_stuck, close_listeners, drained
+from app.server.workers import TakesSignals, close_listeners, drained, hangs
 
 LINGER = 2.0  # seconds for a client to read its answer and close
 
@@ -119,7 +119,7 @@ class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
 
     def notify(self) -> None:
         """Show the master that this worker lives, unless every slot is stuck; end with the master."""
-        if self.ppid != os.getppid() or not all_stuck(self, self.began.values()):
+        if self.ppid != os.getppid() or not hangs(self):
             super().notify()
 
     def handle_abort(self, sig: int, frame: Any) -> None:

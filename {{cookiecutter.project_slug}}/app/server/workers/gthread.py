@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.observability.metrics import THREADS_BUSY
-from app.server.workers import TakesSignals, all_stuck, close_listeners, drained
+from app.server.workers import TakesSignals, close_listeners, drained, hangs
 
 CLOSING = object()  # what a thread returns of a connection that is to be closed
 LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
@@ -49,8 +49,7 @@ class Worker(TakesSignals, ThreadWorker):  # type: ignore[misc]
             del self.began[conn]
 
     def notify(self) -> None:
-        """Show the master that this worker lives, unless every thread is stuck."""
-        if not all_stuck(self, list(self.began.values())):
+        if not hangs(self):
             super().notify()
 
     def finish_request(self, conn: Any, fs: Any) -> None:
