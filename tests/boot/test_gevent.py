@@ -85,6 +85,16 @@ def test_statements_wait_together_and_a_probe_does_not_wait_for_them(start: Star
 
 
 @GEVENT
+def test_async_views_wait_together_too_and_share_the_pool(start: Start, database: str) -> None:
+    """A thread has one event loop at a time, and all greenlets share a thread."""
+    service = start(DATABASE_URL=database, WEB_CONCURRENCY="1")
+    with ThreadPoolExecutor(24) as pool:
+        views = ("sleep-async", "query-async", "query")
+        asked = [each for view in views for each in ask(pool, service, f"/trial/{view}/0.2", 8)]
+        assert {each.result().status for each in asked} == {200}
+
+
+@GEVENT
 def test_requests_that_wait_for_a_connection_do_not_make_it_unready(start: Start, database: str) -> None:
     service = start(DATABASE_URL=database, WEB_CONCURRENCY="1")
     service.flask("db", "upgrade")

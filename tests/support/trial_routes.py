@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -29,6 +30,18 @@ def runtime() -> Response:
 def sleep(seconds: float) -> Response:
     time.sleep(seconds)
     return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/sleep-async/<float:seconds>")
+async def sleep_async(seconds: float) -> Response:
+    await asyncio.sleep(seconds)
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/query-async/<float:seconds>")
+async def query_async(seconds: float) -> Response:
+    await asyncio.sleep(0)
+    return query(seconds)
 
 
 @blueprint.get("/spin/<float:seconds>")

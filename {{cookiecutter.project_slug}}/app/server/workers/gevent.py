@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from typing import Any
 
 import gevent
@@ -50,6 +52,15 @@ class Connection(Socket):  # type: ignore[misc]
         super().close()
 
 
+def in_thread(view: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Run an `async def` view in a thread of the system's, which has one event loop at a time; greenlets share theirs."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return gevent.get_hub().threadpool.apply(copy_context().run, (asyncio.run, view(*args, **kwargs)))
+
+    return run
+
+
 class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
     """A greenlet for each connection, of which `threads` may be in a request; the others wait for one, or for a slot."""
 
@@ -58,6 +69,11 @@ class Worker(TakesSignals, GeventWorker):  # type: ignore[misc]
         self.slots = BoundedSemaphore(self.cfg.threads)
         self.connections = Group()  # of greenlets, each with its `client`
         self.began: dict[Any, float] = {}  # greenlet: when its request did, of the monotonic clock
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        gevent.get_hub().threadpool.maxsize = self.cfg.threads
+        self.wsgi.async_to_sync = in_thread
 
     def run(self) -> None:
         acceptors = [gevent.spawn(self.accept_from, listener) for listener in self.sockets]
