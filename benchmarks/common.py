@@ -59,16 +59,16 @@ def service_folder() -> Path:
 def server(
     kind: str, workers: int = 1, folder: Path | None = None, settings: Mapping[str, str] | None = None
 ) -> Service:
-    """A server that is not started yet, with a database of its own and four threads a worker, sync aside.
+    """A server that is not started yet, with a database of its own and as many threads a worker as its class has.
 
     Args:
-        kind: "gthread" or "sync" for the service; "hello" or "bare" for that module of `apps` under stock gthread.
+        kind: a worker class for the service; "hello" or "bare" for that module of `apps` under stock gthread.
         workers: processes.
         folder: another copy of the service than the default.
         settings: environment variables.
     """
     rendered = service_folder()
-    ours = kind in ("gthread", "sync")
+    ours = kind in ("gthread", "sync", "gevent")
     state = Path(tempfile.mkdtemp(dir=BUILD))
     shutil.copy(BUILD / "app.db", state)
     environ = {

@@ -17,7 +17,9 @@ import pytest
 from boot.conftest import Send, Start, prepare
 from support.load import Load
 from support.service import SECRET_KEY, Answer, Metrics, Service, free_port, wait_for
+from support.template import SERVICE, load
 
+THREADS: dict[str, int] = load(SERVICE / "app" / "capacity.py").THREADS  # of a worker, by variant
 FORGED = {
     "X-Forwarded-For": "203.0.113.9",
     "X-Forwarded-Proto": "https",
@@ -35,6 +37,15 @@ def read(connection: socket.socket) -> bytes:
     """All that comes until the server closes."""
     with connection:
         return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def takes_nobody(port: int) -> bool:
+    """Whether a listener is gone, or behind its door: half a second shows it."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+    except OSError:
+        return True
+    return False
 
 
 # Answers
@@ -225,11 +236,28 @@ def test_probes_are_not_logged(service: Service) -> None:
 def test_the_first_lines_say_what_was_started_and_why(start: Start, variant: str) -> None:
     service = start(WEB_CONCURRENCY=None, APP_VERSION="1.4.2")
     service.wait_for_log(message=rf"my-service 1\.4\.2 .*development, at http://127\.0\.0\.1:{service.port}$")
-    sized = rf"(\d+) {variant} workers of \d threads, a pool of \d connections each, about \d+ MB; .*CPU.*MB"
+    sized = rf"(\d+) {variant} workers of {THREADS[variant]} threads, a pool of \d connections each, about \d+ MB; .*CPU.*MB"
     found = re.search(sized, service.wait_for_log(message=sized)["message"])
     assert found is not None
     service.wait_for_workers(int(found[1]))
     assert service.command_line(service.process.pid) == "gunicorn: master [my-service]"
+
+
+def test_what_requests_log_has_their_id_and_no_other(start: Start) -> None:
+    service = start(WEB_CONCURRENCY="1")
+
+    def ask(number: int) -> None:
+        connection = service.connect()
+        with contextlib.closing(connection):
+            for part in range(3):
+                connection.request("GET", "/trial/tell", headers={"X-Request-ID": f"trial-id-{number}-{part}"})
+                assert connection.getresponse().read()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(8)))
+    told = [line for line in service.log() if line["logger"] == "app.trial"]
+    assert len(told) == 24
+    assert all(line["request_id"] == line["message"] for line in told)
 
 
 # Metrics
@@ -311,6 +339,7 @@ def test_the_folder_of_metrics_is_new_stays_small_and_goes_with_the_server(start
 
 def test_a_folder_left_by_a_killed_server_is_removed_at_the_next_start(start: Start) -> None:
     first = start()
+    first.wait_for_workers(2)  # or the master may fork another while they are killed
     (left,) = first.metrics_base.iterdir()
     for pid in first.session():
         os.kill(pid, signal.SIGKILL)
@@ -371,7 +400,7 @@ def test_a_quick_request_never_waits_behind_slow_ones_while_a_worker_is_free(
     start: Start, variant: str, send: Send
 ) -> None:
     service = start(WEB_CONCURRENCY="3")
-    threads = 4 if variant == "gthread" else 1
+    threads = THREADS[variant]
     slow = send(service, *[get_request("/trial/sleep/4.0")] * (2 * threads))
     service.wait_for_metrics(lambda m: m.total("server_threads_busy") == 2 * threads, "two workers full")
     began = time.monotonic()
@@ -408,12 +437,12 @@ def test_idle_connections_stay_alive_and_take_no_thread(start: Start, variant: s
         connection.close()
 
 
-def test_a_worker_whose_every_thread_hangs_is_replaced(start: Start, send: Send) -> None:
+def test_a_worker_whose_every_thread_hangs_is_replaced(start: Start, send: Send, variant: str) -> None:
     service = start(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--timeout 2")
     (stuck,) = service.workers()
-    connections = send(service, *[get_request("/trial/sleep/60.0")] * 4)
+    connections = send(service, *[get_request("/trial/sleep/60.0")] * THREADS[variant])
     service.wait_for_workers(1, without={stuck})
-    assert "sleep" in service.wait_for_log(level="ERROR", message="did not answer")["message"]
+    assert "trial/routes.py" in service.wait_for_log(level="ERROR", message="did not answer")["message"]
     for connection in connections:
         connection.close()
     assert service.get("/healthz/live").status == 200
@@ -452,14 +481,40 @@ def test_a_request_under_way_is_answered_before_the_stop(start: Start, send: Sen
     assert streamed.partition(b"\r\n\r\n")[2].count(b"x") == 20_000
 
 
-def test_more_requests_than_threads_are_all_answered_before_the_stop(start: Start, send: Send) -> None:
+def test_more_requests_than_threads_are_all_answered_before_the_stop(start: Start, send: Send, variant: str) -> None:
     service = start(WEB_CONCURRENCY="1")
-    connections = send(service, *[get_request("/trial/sleep/0.4")] * 12)
+    connections = send(service, *[get_request("/trial/sleep/0.4")] * (2 * THREADS[variant] + 4))
     service.wait_for_metrics(lambda m: m.total("http_requests_in_flight") >= 1, "some under way")
-    with ThreadPoolExecutor(12) as readers:
+    with ThreadPoolExecutor(len(connections)) as readers:
         answers = readers.map(read, connections)
         assert service.stop() == 0
         assert all(b"200 OK" in answer for answer in answers)
+
+
+def test_connections_without_a_request_hold_up_no_stop(start: Start, send: Send) -> None:
+    service = start(WEB_CONCURRENCY="1")
+    send(service, *[""] * 10)  # and nothing is sent on them
+    kept = [service.connect() for _ in range(10)]
+    for connection in kept:
+        connection.request("GET", "/healthz/live")
+        assert connection.getresponse().read()
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 10, "before the grace for slow requests is over"
+    assert all(connection.sock is None or connection.sock.recv(1) == b"" for connection in kept), "closed, not reset"
+    for connection in kept:
+        connection.close()
+
+
+def test_a_request_that_comes_in_pieces_during_a_stop_is_answered(start: Start, send: Send) -> None:
+    service = start(WEB_CONCURRENCY="1")
+    head, _, rest = get_request("/healthz/live").partition("Host")
+    (connection,) = send(service, head)
+    service.signal(signal.SIGTERM)
+    wait_for(lambda: takes_nobody(service.port), "nothing but this connection is left")
+    connection.sendall(f"Host{rest}".encode())
+    assert b"200 OK" in read(connection)
+    assert service.process.wait(10) == 0
 
 
 def test_clients_that_never_close_hold_up_nobody(start: Start, send: Send, variant: str) -> None:
@@ -568,7 +623,10 @@ def test_a_second_start_on_a_taken_port_is_refused_in_one_line(service: Service,
     ("environ", "expected"),
     [
         ({"PROMETHEUS_MULTIPROC_DIR": "/proc/nowhere"}, "PROMETHEUS_MULTIPROC_DIR: no folder can be made"),
-        ({"GUNICORN_WORKER_CLASS": "eventlet"}, "GUNICORN_WORKER_CLASS: must be one of"),
+        (
+            {"GUNICORN_WORKER_CLASS": "eventlet"},
+            "GUNICORN_WORKER_CLASS: must be one of: gthread, sync, gevent, asgi; export GUNICORN_WORKER_CLASS=",
+        ),
         ({"METRICS_PORT": "many"}, "METRICS_PORT: must be a whole number"),
         ({"READINESS_REQUIRED": "databse"}, "READINESS_REQUIRED: has no check databse"),
         ({"APP_ENV": "production", "SECRET_KEY": "changeme" * 8, "DATABASE_URL": ""}, "SECRET_KEY"),

@@ -2,19 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 
+from app.extensions import db
+from app.observability import logs
 from flask import Blueprint, Response, abort, g, jsonify, request
+from sqlalchemy import text
 
 blueprint = Blueprint("trial", __name__, url_prefix="/trial")
+LOCK = threading.Lock()  # made when the application is imported
+
+
+@blueprint.get("/runtime")
+def runtime() -> Response:
+    locks = {type(getattr(lock, "_block", lock)).__module__ for lock in (LOCK, logs._threads)}
+    return jsonify(locks=sorted(locks), gevent=any(name.startswith("gevent") for name in sys.modules))
 
 
 @blueprint.get("/sleep/<float:seconds>")
 def sleep(seconds: float) -> Response:
     time.sleep(seconds)
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/sleep-async/<float:seconds>")
+async def sleep_async(seconds: float) -> Response:
+    await asyncio.sleep(seconds)
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/query-async/<float:seconds>")
+async def query_async(seconds: float) -> Response:
+    await asyncio.sleep(0)
+    return query(seconds)
+
+
+@blueprint.get("/spin/<float:seconds>")
+def spin(seconds: float) -> Response:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/query/<float:seconds>")
+def query(seconds: float) -> Response:
+    db.session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/tell")
+def tell() -> Response:
+    time.sleep(0.05)  # others begin meanwhile
+    logging.getLogger("app.trial").warning(request.headers["X-Request-ID"])
     return jsonify(pid=os.getpid())
 
 

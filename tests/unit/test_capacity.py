@@ -181,6 +181,7 @@ PLANS = [
     (1, 128, "gthread", {"workers": 7, "ceiling": 3}, 7, 4),
     (1, 512, "gthread", {"threads": 12}, 2, 12),
     (1, 512, "gthread", {"threads": 1}, 2, 1),
+    (1, 512, "gevent", {}, 2, 40),
     (1, 512, "sync", {"threads": 12}, 3, 1),
     (1, 512, "sync", {"workers": 2, "threads": 12}, 2, 1),
 ]
@@ -200,13 +201,14 @@ def test_the_counts_follow_from_the_limits_and_the_environment_beats_them(
     assert (plan.workers, plan.threads) == (workers, threads)
 
 
-def test_there_is_a_worker_and_it_fits_and_each_thread_has_a_connection(capacity: ModuleType) -> None:
+def test_there_is_a_worker_and_it_fits_and_threads_have_connections(capacity: ModuleType) -> None:
     sizes = itertools.product([0.1, 0.5, 1, 2, 3.7, 16, 256], [128, 200, 512, 4096, 2**20], capacity.THREADS)
     for cpus, memory_mb, worker_class in sizes:
         plan = capacity.plan(capacity.Limits(cpus, memory_mb, "a test"), worker_class)
         assert plan.workers >= 1
         assert plan.workers == 1 or capacity.BASE_MB + plan.workers * capacity.WORKER_MB <= memory_mb
         assert plan.pool_size == (4 if worker_class == "gevent" else plan.threads)
+        assert plan.connections(10) <= capacity.MAX_CONNECTIONS or worker_class == "sync" or cpus > 1
 
 
 @pytest.mark.parametrize(

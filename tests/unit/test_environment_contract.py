@@ -98,6 +98,7 @@ OTHERS = {
     "PATH_INFO": "WSGI's",
     "REQUEST_METHOD": "WSGI's",
     "PREFERRED_URL_SCHEME": "Flask's configuration",
+    "PSYCOPG_WAIT_FUNC": "psycopg reads it",
     "PROPAGATE_EXCEPTIONS": "Flask's configuration",
     "SESSION_COOKIE_*": "Flask's configuration",
     "SQLALCHEMY_*": "Flask's configuration",

@@ -12,10 +12,13 @@ Workers
     Either is lowered to what fits into memory, and is never under 1.
 Threads: how many requests a worker has in hand at a time
     4 of gthread and asgi: enough to wait for a database in, few enough that its connection pool stays small.
-    40 of gevent, whose threads are greenlets: they cost little, and are for waiting for others than the database.
+    40 of gevent, whose threads are greenlets: all 40 in use cost a megabyte, and are for waiting for others than the
+    database.
 Pool
     One database connection a thread: a thread uses one at a time, and more would sit idle. One for ten greenlets,
-    but no fewer than 4: the others wait for one, since a database accepts no more because clients are cheap.
+    but no fewer than 4: the others wait for one, since a database accepts no more because clients are cheap. 120
+    clients that read pages of items from one worker were answered as fast as with a connection for each thread of
+    gthread, and none waited for its connection in vain (for 5 s); 36 statements of 2 s at once are too much for 4.
 Connections
     (replicas + 1) x workers x pool + 1: a rolling update runs one replica more, a migration has one of its own.
     They must fit into what the database accepts, for PostgreSQL `max_connections` (100) less
@@ -40,7 +43,7 @@ from pathlib import Path
 MAX_REQUESTS = 10_000
 
 # Resident megabytes of the default service, each page counted once, as benchmarks/memory.py of the template measures
-# them: 72 for the master and the metrics listener, and 17 for a worker after 4,000 requests. (A worker's RSS is 58:
+# them: 73 for the master and the metrics listener, and 18 for a worker after 4,000 requests. (A worker's RSS is 61:
 # that counts the code which the master loaded and all workers share.) Measure again when the service has grown.
 BASE_MB = 90  # and a quarter more
 WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from flask import Flask
-from sqlalchemy import DateTime, Dialect, event, inspect, text
+from sqlalchemy import DateTime, Dialect, QueuePool, event, inspect, text
 from sqlalchemy.types import TypeDecorator
 
 from app.extensions import db
@@ -19,6 +20,7 @@ MIGRATIONS = ROOT / "migrations"
 CONNECT_TIMEOUT = 5  # seconds to connect, and to wait for a lock in SQLite
 POOL_TIMEOUT = 5  # seconds a request waits for a free connection before it fails
 POOL_RECYCLE = 1800  # seconds; firewalls forget idle connections after an hour or so
+_taken = 0.0  # when a connection was taken from the pool last, of the monotonic clock
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -43,6 +45,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         if db.engine.dialect.name == "sqlite":
             Path(db.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
             event.listen(db.engine, "connect", _tune_sqlite)
+        event.listen(db.engine, "checkout", _note_taken)
 
 
 def engine_options(settings: Settings) -> dict[str, Any]:
@@ -73,8 +76,21 @@ def forget_connections(app: Flask) -> None:
             engine.dispose(close=False)
 
 
+def is_busy() -> bool:
+    """Whether every connection is in use, and they change hands: the database answers, though not us for now.
+
+    Greenlets have fewer connections than they are. If readiness waited for one, every instance would be out of
+    rotation at the height of the load. If none is free for as long as a request waits for one, requests fail.
+    """
+    pool = db.engine.pool
+    full = isinstance(pool, QueuePool) and pool.checkedout() >= pool.size()
+    return full and time.monotonic() - _taken < POOL_TIMEOUT
+
+
 def ping() -> Literal["up"]:
     """Answer if the database does."""
+    if is_busy():
+        return "up"
     with db.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     return "up"
@@ -87,6 +103,8 @@ def compare_schema() -> Literal["up", "behind"]:
     so that it stays in rotation while the newer one rolls out.
     """
     known, followed = _revisions()
+    if is_busy():
+        return "up"
     with db.engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return "behind" if known else "up"
@@ -115,3 +133,8 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _note_taken(*_: object) -> None:
+    global _taken
+    _taken = time.monotonic()

@@ -70,6 +70,18 @@ def check_proxies(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     return not wrong, detail, "export TRUSTED_PROXY_HOPS=1"
 
 
+def check_driver(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """A driver that waits without letting others run: one slow statement stops every request and probe of a worker."""
+    driver, waits = db.engine.dialect.driver, os.environ.get("PSYCOPG_WAIT_FUNC", "")
+    blocks = settings.worker_class == "gevent" and (driver != "psycopg" or waits == "wait_c")
+    detail = f"{settings.worker_class} with {driver} {waits}".strip()
+    if blocks:
+        detail += ", which stops all requests of a worker while it waits" + (
+            "" if settings.production else ": never mind"
+        )
+    return not (blocks and settings.production), detail, "unset PSYCOPG_WAIT_FUNC; export GUNICORN_WORKER_CLASS=gthread"
+
+
 def check_ladders(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     """A timeout that ends before the one inside it cuts off what is still worked on."""
     broken = broken_rungs(seconds_in_force())
@@ -118,6 +130,7 @@ CHECKS: dict[str, Callable[[Flask, Settings], tuple[bool, str, str]]] = {
     "memory": check_memory,
     "ports": check_ports,
     "proxies": check_proxies,
+    "driver": check_driver,
     "ladders": check_ladders,
     "database": check_database,
     "migrations": check_migrations,

@@ -266,7 +266,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, root: Path = ROOT) ->
             # Its path is not told: that is the secret itself where somebody mixed the two names up.
             problems.append(f"{name}_FILE: names a file that cannot be read: {error.strerror}.")
         except ValueError as error:
-            problems.append(f"{name}: {error}.")
+            default = setting.metadata["default"]
+            problems.append(f"{name}: {error}" + (f"; export {name}={default}" if default else "."))
 
     production = values.get("app_env", "production") == "production"
     if not production and "database_url" in values:

@@ -17,13 +17,15 @@ from app.capacity import Limits, find_limits, load_answers, plan
         ("gthread", 4, 200, 2, 4),  # what fits into memory
         ("gthread", 4, 64, 1, 4),
         ("sync", 4, 2048, 9, 1),
+        ("gevent", 1, 512, 2, 40),
     ],
 )
 def test_workers_follow_cpus_and_memory(
     worker_class: str, cpus: float, memory_mb: int, workers: int, threads: int
 ) -> None:
     sized = plan(Limits(cpus, memory_mb, "test"), worker_class)
-    assert (sized.workers, sized.threads, sized.pool_size) == (workers, threads, threads)
+    pool_size = 4 if worker_class == "gevent" else threads
+    assert (sized.workers, sized.threads, sized.pool_size) == (workers, threads, pool_size)
 
 
 VERSION_2 = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_a_check_that_hangs_holds_up_no_probe_and_costs_one_thread(app: Flask, m
     released.set()
     thread.join(30)
     assert ready(app)[2]["payments"] == "up"
+
+
+def test_a_pool_in_full_use_is_no_database_that_is_down(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "DEADLINE", DEADLINE)
+    with app.app_context(), ExitStack() as held:
+        for _ in range(15):  # all that the pool gives out
+            held.enter_context(db.engine.connect())
+        assert ready(app)[:2] == (200, "ok")
+        monkeypatch.setattr(database, "POOL_TIMEOUT", 0)  # as if none had been free for so long
+        assert ready(app)[:2] == (503, "unavailable")
 
 
 def test_probes_at_the_same_moment_tell_a_change_once(app: Flask, log_lines: LogLines) -> None:

@@ -10,6 +10,7 @@ from flask import Flask
 
 from app import database, preflight
 from app.capacity import Limits
+from app.extensions import db
 from app.preflight import Finding, examine
 from tests.conftest import MakeApp
 
@@ -45,6 +46,25 @@ def test_a_setting_that_means_an_outage_is_found(
     assert found.mend
     assert "canary" not in str(found)
     assert find(make_app(**healthy), check).ok
+
+
+@pytest.mark.parametrize(("driver", "waits"), [("psycopg", "wait_c"), ("psycopg2", "")])
+def test_a_driver_that_blocks_all_greenlets_is_found(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, driver: str, waits: str
+) -> None:
+    greenlets, threads = (make_app(**PRODUCTION, GUNICORN_WORKER_CLASS=name) for name in ("gevent", "gthread"))
+    in_development = make_app(APP_ENV="development", GUNICORN_WORKER_CLASS="gevent")
+    monkeypatch.delenv("PSYCOPG_WAIT_FUNC", raising=False)
+    assert find(greenlets, "driver").ok
+    monkeypatch.setenv("PSYCOPG_WAIT_FUNC", waits)
+    for app in (greenlets, threads):
+        with app.app_context():
+            monkeypatch.setattr(db.engine.dialect, "driver", driver)
+    assert not find(greenlets, "driver").ok
+    assert find(greenlets, "driver").mend
+    assert find(threads, "driver").ok
+    assert find(in_development, "driver").ok
+    assert "stops all requests" in find(in_development, "driver").detail
 
 
 @pytest.mark.parametrize("name", ["DEBUG", "TESTING"])

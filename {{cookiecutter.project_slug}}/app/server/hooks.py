@@ -200,7 +200,6 @@ def worker_int(worker: Any) -> None:
 
 def worker_abort(worker: Any) -> None:
     """The master gave up on this worker; say where it hung."""
-    import traceback
-
-    stacks = ["".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()]
-    worker.log.error("Worker %s did not answer for %s s:\n%s", worker.pid, worker.cfg.timeout, "\n".join(stacks))
+    worker.log.error(
+        "Worker %s did not answer for %s s:\n%s", worker.pid, worker.cfg.timeout, "\n".join(worker.stacks())
+    )

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import select
 import signal
+import sys
+import time
+import traceback
 from typing import Any
 
 from app.capacity import SECONDS
@@ -41,6 +44,15 @@ def close_listeners(worker: Any) -> None:
     worker.sockets = []
 
 
+def hangs(worker: Any) -> bool:
+    """Whether every thread of `worker` has been in one request for longer than the timeout.
+
+    What shows the master that a worker lives runs on beside threads that hang, so this must be asked before.
+    """
+    began: list[float] = list(worker.began.values())
+    return len(began) >= int(worker.cfg.threads) and time.monotonic() - max(began) > int(worker.cfg.timeout)
+
+
 class TakesSignals:
     """A worker that takes signals safely: those held back while it was forked (`hooks.spawn_worker`), and two stops."""
 
@@ -53,3 +65,7 @@ class TakesSignals:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
         super().handle_quit(sig, frame)  # type: ignore[misc]
+
+    def stacks(self) -> list[str]:
+        """Where each thread is, for the log of a worker that the master gave up on."""
+        return ["".join(traceback.format_stack(frame)) for frame in sys._current_frames().values()]
