@@ -311,6 +311,7 @@ def test_the_folder_of_metrics_is_new_stays_small_and_goes_with_the_server(start
 
 def test_a_folder_left_by_a_killed_server_is_removed_at_the_next_start(start: Start) -> None:
     first = start()
+    first.wait_for_workers(2)  # or the master may fork another while they are killed
     (left,) = first.metrics_base.iterdir()
     for pid in first.session():
         os.kill(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 import signal
+import time
 from typing import Any
 
 from app.capacity import SECONDS
@@ -39,6 +40,15 @@ def close_listeners(worker: Any) -> None:
     for listener in worker.sockets:
         listener.close()
     worker.sockets = []
+
+
+def hangs(worker: Any) -> bool:
+    """Whether every thread of `worker` has been in one request for longer than the timeout.
+
+    What shows the master that a worker lives runs on beside threads that hang, so this must be asked before.
+    """
+    began = list(worker.began.values())
+    return len(began) >= worker.cfg.threads and time.monotonic() - max(began) > worker.cfg.timeout
 
 
 class TakesSignals:

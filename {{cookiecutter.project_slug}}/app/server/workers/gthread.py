@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.observability.metrics import THREADS_BUSY
-from app.server.workers import TakesSignals, close_listeners, drained
+from app.server.workers import TakesSignals, close_listeners, drained, hangs
 
 CLOSING = object()  # what a thread returns of a connection that is to be closed
 LINGER = 2.0  # seconds for a client to read its answer and close, as in Gunicorn
@@ -49,13 +49,7 @@ class Worker(TakesSignals, ThreadWorker):  # type: ignore[misc]
             del self.began[conn]
 
     def notify(self) -> None:
-        """Show the master that this worker lives, unless every thread has been stuck for the whole timeout.
-
-        The loop that calls this runs on beside threads that hang; without this the master would never know.
-        """
-        began = list(self.began.values())
-        stuck = len(began) >= self.cfg.threads and time.monotonic() - max(began) > self.cfg.timeout
-        if not stuck:
+        if not hangs(self):
             super().notify()
 
     def finish_request(self, conn: Any, fs: Any) -> None:
