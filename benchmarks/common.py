@@ -60,12 +60,12 @@ def server(kind: str, workers: int = 1, folder: Path | None = None) -> Service:
     """A server that is not started yet, with a database of its own and four threads a worker, sync aside.
 
     Args:
-        kind: "gthread" or "sync" for the service; "hello" or "bare" for that module of `apps` under stock gthread.
+        kind: "gthread", "sync" or "asgi" for the service; "hello" or "bare" for that module of `apps` under stock gthread.
         workers: processes.
         folder: another copy of the service than the default.
     """
     rendered = service_folder()
-    ours = kind in ("gthread", "sync")
+    ours = kind in ("gthread", "sync", "asgi")
     state = Path(tempfile.mkdtemp(dir=BUILD))
     shutil.copy(BUILD / "app.db", state)
     environ = {

@@ -24,7 +24,7 @@ LIST = request(
 
 def measure() -> list[Row]:
     rows = []
-    for kind in ("gthread", "sync"):
+    for kind in ("gthread", "sync", "asgi"):
         totals, resident = [], []
         for count in COUNTS:
             with server(kind, count) as service:

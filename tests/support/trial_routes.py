@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 import warnings
@@ -16,6 +18,22 @@ blueprint = Blueprint("trial", __name__, url_prefix="/trial")
 def sleep(seconds: float) -> Response:
     time.sleep(seconds)
     return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/sleep-async/<float:seconds>")
+async def sleep_async(seconds: float) -> Response:
+    await asyncio.sleep(seconds)
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/fail-async")
+async def fail_async() -> Response:
+    raise ZeroDivisionError("kept from the client")
+
+
+@blueprint.get("/exit")
+def leave() -> Response:
+    raise SystemExit("a library that gives up")
 
 
 @blueprint.get("/fail")
@@ -50,6 +68,28 @@ def stream(chunks: int) -> Response:
             yield b"x" * 1000
 
     return Response(body())
+
+
+@blueprint.get("/endless")
+def endless() -> Response:
+    def body() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            logging.getLogger("app.trial").warning("the endless stream was closed")
+
+    return Response(body())
+
+
+@blueprint.post("/size")
+def size() -> Response:
+    return jsonify(size=sum(map(len, iter(lambda: request.stream.read(65536), b""))))
+
+
+@blueprint.get("/path/<path:path>")
+def show_path(path: str) -> Response:
+    return jsonify(path=path, query=request.query_string.decode("latin-1"))
 
 
 @blueprint.post("/echo")

@@ -1,6 +1,6 @@
 """Flask as an ASGI application: a request has a thread of a pool, from its head to its last byte.
 
-a2wsgi does the same and was tried: docs/decisions/worker-class-asgi.md says what it gets wrong.
+a2wsgi does the same. Why it is not used: docs/decisions/worker-class-asgi.md.
 """
 
 from __future__ import annotations
@@ -11,60 +11,52 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
 
 
 class Bridge:
-    """The ASGI application; each request makes one `Exchange`."""
+    """The ASGI application around `app`, which is WSGI; each request makes one `Exchange`."""
 
-    def __init__(self, app: WSGIApplication, threads: int) -> None:
-        self.app = app
-        self.pool = ThreadPoolExecutor(threads, "request")
+    def __init__(self, app: Any, threads: int) -> None:
+        self.app, self.pool = app, ThreadPoolExecutor(threads, "request")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-        elif scope["type"] != "http":
-            raise NotImplementedError(f"Flask has no use for {scope['type']}.")  # as ASGI wants it to be said
-        else:
+        if scope["type"] == "http":
             await Exchange(self.app, make_environ(scope, receive)).run(self.pool, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
 
 
 def make_environ(scope: Any, receive: Any) -> dict[str, Any]:
-    """What WSGI calls the request; a header with an underscore is dropped, it could pass for another's."""
-    path, server = scope["raw_path"], scope["server"]
+    """WSGI's word for `scope`. A header with an underscore is left out: it would pass for the one with a hyphen."""
+    path, server, client = scope["raw_path"], scope["server"], scope["client"]
     if not path.startswith(b"/"):
-        path = urlsplit(path).path  # of a whole URL, as proxies are asked
+        path = urlsplit(path).path  # of a whole URL, as a proxy is asked
     if not server or not isinstance(server[1], int):
-        server = ("localhost", 80)  # a Unix socket, of whose path Gunicorn takes the first two letters
-    client = scope["client"] or ("", "")
+        server = ("localhost", 80)  # a Unix socket: Gunicorn says the first two letters of its path
     environ = {
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "RAW_URI": scope["raw_path"].decode("latin-1"),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0] if client else "",
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
-        "REMOTE_ADDR": client[0],
-        "REMOTE_PORT": str(client[1]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.input": io.BufferedReader(Body(receive)),
-        "wsgi.input_terminated": True,
+        "wsgi.input_terminated": True,  # it ends where the body does, also of one in chunks
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
     for name, value in scope["headers"]:
-        key = name.decode("latin-1").upper().replace("-", "_")
         if b"_" not in name:
+            key = name.decode("latin-1").upper().replace("-", "_")
             key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
             text = value.decode("latin-1")
             environ[key] = f"{environ[key]},{text}" if key in environ else text
@@ -72,7 +64,7 @@ def make_environ(scope: Any, receive: Any) -> dict[str, Any]:
 
 
 class Body(io.RawIOBase):
-    """A request's body, for its thread to read: the loop is asked for each piece."""
+    """The body of a request, for its thread to read: the loop is asked for each piece."""
 
     def __init__(self, receive: Any) -> None:
         self.receive, self.loop = receive, asyncio.get_running_loop()
@@ -85,7 +77,7 @@ class Body(io.RawIOBase):
         while self.more and not self.rest:
             message = asyncio.run_coroutine_threadsafe(self.receive(), self.loop).result()
             if message["type"] == "http.disconnect":
-                raise ConnectionAbortedError("The client has gone.")
+                raise ConnectionAbortedError("The client went away in the middle of its request.")
             self.rest, self.more = memoryview(message.get("body", b"")), message.get("more_body", False)
         size = min(len(buffer), len(self.rest))
         buffer[:size], self.rest = self.rest[:size], self.rest[size:]
@@ -93,19 +85,19 @@ class Body(io.RawIOBase):
 
 
 class Exchange:
-    """One request and its response, between its thread and the loop."""
+    """A request and its response, between a thread and the loop."""
 
-    def __init__(self, app: WSGIApplication, environ: dict[str, Any]) -> None:
+    def __init__(self, app: Any, environ: dict[str, Any]) -> None:
         self.app, self.environ, self.loop = app, environ, asyncio.get_running_loop()
-        self.messages: asyncio.Queue[list[Any] | None] = asyncio.Queue()  # from the thread; None is its end
-        self.sent: SimpleQueue[None] = SimpleQueue()  # to the thread, for each piece
-        self.head: list[Any] | None = []  # the response's start, which is sent with its first piece
-        self.left = -1  # bytes to come, where the response says how many they are
-        self.gone = False
+        self.messages: asyncio.Queue[list[Any] | None] = asyncio.Queue()  # of the thread; None is its end
+        self.sent: SimpleQueue[None] = SimpleQueue()  # to the thread, for each of them
+        self.head: list[Any] = []  # the response's start, until there is something to send with it
+        self.left = -1  # bytes to come, if the response says how many
+        self.gone = False  # the client
         self.error: BaseException | None = None
 
     async def run(self, pool: ThreadPoolExecutor, send: Any) -> None:
-        """Have a thread answer, and send what it says; this lasts as long as the thread is taken, come what may."""
+        """Have a thread answer, and send what it says. This lasts for as long as it has the thread, come what may."""
         pool.submit(copy_context().run, self.answer)
         messages: list[Any] | None = []
         while messages is not None:
@@ -130,26 +122,23 @@ class Exchange:
                     self.write(chunk)
                     if self.gone:
                         break
-                else:
-                    if self.left or self.head is not None:
-                        self.post(b"", last=True)
+                if self.left or self.head:
+                    self.post(b"", last=True)
             finally:
                 if hasattr(body, "close"):
                     body.close()
-        except BaseException as error:  # a view that exits ends itself, and not the server
+        except BaseException as error:  # a view that exits ends its request, not the server
             self.error = error if isinstance(error, Exception) else RuntimeError(repr(error))
         self.loop.call_soon_threadsafe(self.messages.put_nowait, None)
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        if self.head is None and exc_info:
-            raise exc_info[1]
         pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self.head = [{"type": "http.response.start", "status": int(status[:3]), "headers": pairs}]
         self.left = int(dict(pairs).get(b"content-length", -1))
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """Send a piece, and wait until it is on its way; not for the last one, which the client gets sooner so."""
+        """Send a piece and wait until it is on its way; the last one is not waited for."""
         if chunk and self.left:
             self.left -= len(chunk)
             self.post(chunk, last=self.left == 0)
@@ -157,6 +146,6 @@ class Exchange:
                 self.sent.get()
 
     def post(self, chunk: bytes, last: bool) -> None:
-        messages = [*(self.head or ()), {"type": "http.response.body", "body": chunk, "more_body": not last}]
-        self.head = None
+        messages = [*self.head, {"type": "http.response.body", "body": chunk, "more_body": not last}]
+        self.head = []
         self.loop.call_soon_threadsafe(self.messages.put_nowait, messages)

@@ -47,8 +47,8 @@ def hangs(worker: Any) -> bool:
 
     What shows the master that a worker lives runs on beside threads that hang, so this must be asked before.
     """
-    began = list(worker.began.values())
-    return len(began) >= worker.cfg.threads and time.monotonic() - max(began) > worker.cfg.timeout
+    began: list[float] = list(worker.began.values())
+    return len(began) >= int(worker.cfg.threads) and time.monotonic() - max(began) > int(worker.cfg.timeout)
 
 
 class TakesSignals:

@@ -30,6 +30,8 @@ UNREAD = 65536  # bytes of a request that the application leaves unread and its 
 class Connection(ASGIProtocol):  # type: ignore[misc]
     """A connection, which has a thread for each request and none in between."""
 
+    _closed: bool
+
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker)
         self.app = self.serve
@@ -119,6 +121,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 class Worker(TakesSignals, ASGIWorker):  # type: ignore[misc]
     """A loop that takes a new connection only while a thread is free."""
 
+    max_requests: int
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.connections: set[Connection] = set()
@@ -130,7 +134,8 @@ class Worker(TakesSignals, ASGIWorker):  # type: ignore[misc]
         # Gunicorn looks at `alive` and `max_requests` again when an answer is sent, and closes a connection whose client
         # was told that it stays: the next request on it is lost. So they stand still, and this is what changes.
         self.stopping = False
-        self.limit, self.max_requests = self.max_requests, sys.maxsize
+        self.limit = self.max_requests
+        self.max_requests = sys.maxsize
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
