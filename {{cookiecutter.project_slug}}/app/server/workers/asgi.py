@@ -104,7 +104,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
             self._request_ready.set()
             self._resume_reading()
             self.worker.let_go(self)
-            if self.half_closed or not self.transport.can_write_eof():
+            if self.idle or self.half_closed or not self.transport.can_write_eof():
                 self.transport.close()
                 return
             with suppress(OSError):
