@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from math import ceil
 
@@ -10,7 +12,7 @@ import pytest
 
 from boot.conftest import Send, Start
 from boot.test_promises import get_request, read
-from support.service import Service
+from support.service import Service, wait_for
 
 of_asgi = pytest.mark.parametrize("variant", ["asgi"], indirect=True, scope="session")
 
@@ -102,3 +104,24 @@ def test_a_view_that_exits_ends_its_request_and_not_the_server(start: Start) -> 
         service.get("/trial/exit")
     assert service.get("/healthz/live").status == 200
     assert service.workers() == workers
+
+
+@of_asgi
+def test_a_loop_that_hangs_is_in_the_log_and_its_worker_replaced(start: Start, send: Send) -> None:
+    service = start(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS="--timeout 2")
+    (stuck,) = service.wait_for_workers(1)
+    send(service, get_request("/trial/block-the-loop/60.0"))
+    assert "run_until_complete" in service.wait_for_log(level="ERROR", message="did not answer")["message"]
+    service.wait_for_workers(1, without={stuck})
+    assert service.get("/healthz/live").status == 200
+
+
+@of_asgi
+def test_a_worker_told_to_stop_at_once_waits_for_no_stream(start: Start, send: Send) -> None:
+    service = start(WEB_CONCURRENCY="1")
+    (told,) = service.wait_for_workers(1)
+    (connection,) = send(service, get_request("/trial/endless"))
+    assert connection.recv(65536)
+    os.kill(told, signal.SIGQUIT)
+    service.wait_for_log(message="the endless stream was closed")
+    wait_for(lambda: told not in service.session(), "the worker has ended", 5)

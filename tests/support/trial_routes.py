@@ -31,6 +31,12 @@ async def fail_async() -> Response:
     raise ZeroDivisionError("kept from the client")
 
 
+@blueprint.get("/block-the-loop/<float:seconds>")
+def block_the_loop(seconds: float) -> Response:
+    request.environ["wsgi.input"].raw.loop.call_soon_threadsafe(time.sleep, seconds)
+    return jsonify(pid=os.getpid())
+
+
 @blueprint.get("/exit")
 def leave() -> Response:
     raise SystemExit("a library that gives up")
