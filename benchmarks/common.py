@@ -68,7 +68,7 @@ def server(
         settings: environment variables.
     """
     rendered = service_folder()
-    ours = kind in ("gthread", "sync", "gevent")
+    ours = kind in ("gthread", "sync", "gevent", "asgi")
     state = Path(tempfile.mkdtemp(dir=BUILD))
     shutil.copy(BUILD / "app.db", state)
     environ = {

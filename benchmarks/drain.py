@@ -21,7 +21,7 @@ NO_DOOR = "\n\ndef shut_door(listener: socket.socket) -> None:\n    pass\n"
 def measure() -> list[Row]:
     doorless = copy_without_door()
     rows = []
-    for kind in ("gthread", "sync", "gevent"):
+    for kind in ("gthread", "sync", "gevent", "asgi"):
         rounds = [(stop(kind, service_folder()), stop(kind, doorless)) for _ in range(STOPS)]
         shut, left_open = zip(*rounds, strict=True)
         kept = all(outcomes["lost"] == 0 for _, outcomes in shut)

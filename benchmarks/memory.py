@@ -24,7 +24,7 @@ LIST = request(
 
 def measure() -> list[Row]:
     rows = []
-    for kind in ("gthread", "sync", "gevent"):
+    for kind in ("gthread", "sync", "gevent", "asgi"):
         totals, resident = [], []
         for count in COUNTS:
             with server(kind, count) as service:

@@ -9,7 +9,7 @@ import time
 from benchmarks.common import Row, median, promise, run, server
 
 WORKERS, ROUNDS, BOUND = 2, 7, 1.0  # seconds
-KINDS = ("gthread", "sync", "gevent", "hello")
+KINDS = ("gthread", "sync", "gevent", "asgi", "hello")
 IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
 
 

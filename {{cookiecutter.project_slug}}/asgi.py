@@ -7,10 +7,9 @@ coroutine and not a thread, there is Quart (https://quart.palletsprojects.com).
 
 from __future__ import annotations
 
-from a2wsgi import WSGIMiddleware
-
+from app.server.bridge import Bridge
 from app.settings import Settings
 from wsgi import app as flask_app
 
 settings: Settings = flask_app.extensions["settings"]
-app = WSGIMiddleware(flask_app.wsgi_app, workers=settings.plan().threads)  # type: ignore[arg-type]
+app = Bridge(flask_app.wsgi_app, settings.plan().threads)

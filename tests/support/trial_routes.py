@@ -65,6 +65,22 @@ def tell() -> Response:
     return jsonify(pid=os.getpid())
 
 
+@blueprint.get("/fail-async")
+async def fail_async() -> Response:
+    raise ZeroDivisionError("kept from the client")
+
+
+@blueprint.get("/block-the-loop/<float:seconds>")
+def block_the_loop(seconds: float) -> Response:
+    request.environ["wsgi.input"].raw.loop.call_soon_threadsafe(time.sleep, seconds)
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/exit")
+def leave() -> Response:
+    raise SystemExit("a library that gives up")
+
+
 @blueprint.get("/fail")
 def fail() -> Response:
     raise ZeroDivisionError("kept from the client\nsecond line \ud800")
@@ -97,6 +113,28 @@ def stream(chunks: int) -> Response:
             yield b"x" * 1000
 
     return Response(body())
+
+
+@blueprint.get("/endless")
+def endless() -> Response:
+    def body() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            logging.getLogger("app.trial").warning("the endless stream was closed")
+
+    return Response(body())
+
+
+@blueprint.post("/size")
+def size() -> Response:
+    return jsonify(size=sum(map(len, iter(lambda: request.stream.read(65536), b""))))
+
+
+@blueprint.get("/path/<path:path>")
+def show_path(path: str) -> Response:
+    return jsonify(path=path, query=request.query_string.decode("latin-1"))
 
 
 @blueprint.post("/echo")
