@@ -16,9 +16,9 @@ Threads: how many requests a worker has in hand at a time
     database.
 Pool
     One database connection a thread: a thread uses one at a time, and more would sit idle. One for ten greenlets,
-    but no fewer than 4: the others wait for one, since a database accepts no more because clients are cheap. 120
-    clients that read pages of items from one worker were answered as fast as with a connection for each thread of
-    gthread, and none waited for its connection in vain (for 5 s); 36 statements of 2 s at once are too much for 4.
+    but no fewer than 4: the others wait for one, since a database accepts no more because clients are cheap. When 120
+    clients at once read pages of items from one worker, none waited for its connection in vain (for 5 s); of 36
+    statements of 2 s at once, 4 at a time, two thirds did.
 Connections
     (replicas + 1) x workers x pool + 1: a rolling update runs one replica more, a migration has one of its own.
     They must fit into what the database accepts, for PostgreSQL `max_connections` (100) less
