@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.answers import CHOICES
 from support.service import clean_environ, free_port, wait_for
 from support.template import ROOT, Render
 
@@ -149,13 +150,17 @@ def test_the_sample_can_be_deleted(fresh: Path, environ: dict[str, str], tmp_pat
     shutil.copytree(fresh, folder, ignore=shutil.ignore_patterns(".uv", ".venv", "instance"))
     shutil.rmtree(folder / "app" / "items")
     (folder / "tests" / "test_items.py").unlink()
-    for target in ("lint", "test"):
-        done = run(folder, environ, "make", target)
-        assert done.returncode == 0, done.stdout + done.stderr
-    with running(folder, environ, "make", "run", log=tmp_path / "log"):
-        wait_for(lambda: answer(environ["PORT"], "/healthz/ready") == 200, "it is ready", 120)
-        assert answer(environ["PORT"], "/") == 200
-        assert answer(environ["PORT"], "/api/items") == 404
+    linted = run(folder, environ, "make", "lint")
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    for worker_class in CHOICES["worker_class"]:
+        environ["GUNICORN_WORKER_CLASS"] = worker_class
+        tested = run(folder, environ, "make", "test")
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        with running(folder, environ, "make", "run", log=tmp_path / "log"):
+            wait_for(lambda: answer(environ["PORT"], "/healthz/ready") == 200, f"{worker_class} is ready", 120)
+            assert answer(environ["PORT"], "/") == 200
+            assert answer(environ["PORT"], "/api/docs") == 200
+            assert answer(environ["PORT"], "/api/items") == 404
 
 
 def test_make_demo_shows_it_at_work_and_stays_up_until_control_c(environ: dict[str, str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from logging.config import dictConfig
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -28,7 +29,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # empty unless tracing is on
 
 _threads = threading.RLock()  # re-entrant: a signal handler may log while its own thread does
-_processes = tempfile.TemporaryFile()  # noqa: SIM115  a POSIX lock on it is held by one process at a time
+_processes, _path = tempfile.mkstemp()  # a POSIX lock on the file is held by one process at a time
+Path(_path).unlink()  # it needs no name, and goes with the last process
 
 
 def write_line(line: bytes) -> None:

@@ -95,6 +95,7 @@ class Exchange:
             if not self.quiet and log.isEnabledFor(logging.INFO):
                 write_line(to_json(self.describe(seconds)))
             request_id.set("")
+            trace_id.set("")
 
     def describe(self, seconds: float) -> dict[str, object]:
         """The fields of the request's log line."""

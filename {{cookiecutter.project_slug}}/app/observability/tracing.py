@@ -107,7 +107,6 @@ class Tracing:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith("/healthz/"):
-            trace_id.set("")
             return self.inner(environ, start_response)
         # An empty context to begin with: that of the last request on this thread is never detached, only replaced.
         parent, decided = Context(), False
