@@ -17,19 +17,19 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 class Sink:
     """What arrived so far: paths and bodies, in order."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, host: str, port: int) -> None:
+        self.address = host if port == 80 else f"{host}:{port}"
         self.received: list[tuple[str, bytes]] = []
 
     @property
     def otlp(self) -> str:
         """The value of OTEL_EXPORTER_OTLP_ENDPOINT that sends here."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}"
 
     @property
     def dsn(self) -> str:
         """The value of SENTRY_DSN that sends here."""
-        return f"http://key@127.0.0.1:{self.port}/1"
+        return f"http://key@{self.address}/1"
 
     def spans(self) -> list[dict[str, Any]]:
         """Every span, its attributes and those of its resource as plain values, ids in hexadecimal."""
@@ -84,8 +84,8 @@ def plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def sink(delay: float = 0.0) -> Iterator[Sink]:
-    """A sink on a free port, which answers after `delay` seconds."""
+def sink(host: str = "127.0.0.1", port: int = 0, delay: float = 0.0) -> Iterator[Sink]:
+    """A sink on a free port, unless one is named, which answers after `delay` seconds."""
     release = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -107,9 +107,9 @@ def sink(delay: float = 0.0) -> Iterator[Sink]:
         def log_message(self, *_: Any) -> None:
             """Nobody asks."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, port), Handler)
     server.daemon_threads = True
-    into = Sink(server.server_address[1])
+    into = Sink(host, server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
