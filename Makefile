@@ -31,7 +31,8 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 test: lint ## All that fits into 25 minutes: what CI runs
 	@.venv/bin/python scripts/suites.py unit render boot
 
-test-all: test ## Every suite
+test-all: lint ## Everything: each worker class through the whole boot suite
+	@.venv/bin/python scripts/suites.py --all unit render boot
 
 lint: install ## Check style and types of this repository's own code
 	@.venv/bin/ruff check

@@ -1,4 +1,7 @@
-"""Run test suites one after the other and print how long each took: `python scripts/suites.py unit render`."""
+"""Run test suites one after the other and print how long each took: `python scripts/suites.py unit render`.
+
+Options go to pytest: `--all boot` has every worker class pass every test of it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {"unit": [], "render": ["-n", "auto"], "boot": []}
 
 
-def main(suites: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run every suite, also after one that fails; 1 if any did."""
+    options = [argument for argument in arguments if argument.startswith("-")]
     lines = []
-    for suite in suites:
+    for suite in (argument for argument in arguments if argument not in options):
         print(f"== {suite}", flush=True)
         began = time.monotonic()
-        command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite]]
+        command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite], *options]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
         lines.append(f"{suite:8} {'FAILED' if failed else 'passed'} in {time.monotonic() - began:.0f} s")
     print("== suites", *lines, sep="\n")

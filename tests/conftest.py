@@ -17,6 +17,10 @@ from support.ask import Ask
 from support.template import ROOT, SERVICE, Render
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="every worker class through every test")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_bytecode() -> None:
     """The template is a source of files: running its hook must not leave `__pycache__` in what is rendered."""

@@ -19,6 +19,19 @@ Send = Callable[..., list[socket.socket]]
 VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, without `--all`, what the default class alone answers for; all of it takes longer than CI may."""
+    left_out = [item for item in items if item.get_closest_marker("default_class") and not of_the_default(item)]
+    if not config.getoption("--all"):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def of_the_default(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is None or callspec.params.get("variant", VARIANTS[0]) == VARIANTS[0]
+
+
 @pytest.fixture(scope="session", params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> str:
     name: str = request.param

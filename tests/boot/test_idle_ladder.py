@@ -62,6 +62,7 @@ def enough_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.default_class
 def test_a_thousand_posts_around_every_limit_are_all_answered(start: Start, tmp_path: Path) -> None:
     seen = spaced_posts(start, tmp_path, SECONDS, rounds=5)
     assert seen.outcomes == {"answered": seen.outcomes.total()}, seen
@@ -70,6 +71,7 @@ def test_a_thousand_posts_around_every_limit_are_all_answered(start: Start, tmp_
     assert seen.kept_to_service > 50, "of about 260"
 
 
+@pytest.mark.default_class
 @pytest.mark.parametrize(
     ("client", "server", "outcome"),
     [("balancer_idle", "proxy_idle", "cut off"), ("upstream_idle", "keepalive", "502")],

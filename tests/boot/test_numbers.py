@@ -91,6 +91,7 @@ def quota(request: pytest.FixtureRequest) -> Iterator[tuple[float, Path]]:
     wait_for(removed, "the control group is empty")
 
 
+@pytest.mark.default_class
 def test_inside_a_quota_it_starts_what_the_quota_allows(
     quota: tuple[float, Path], folder: Path, venv: Path, tmp_path: Path, variant: str
 ) -> None:
@@ -112,6 +113,7 @@ def ask(folder: Path, *arguments: str, **environ: str) -> str:
     ).stdout
 
 
+@pytest.mark.default_class
 def test_the_card_and_the_running_service_say_the_same(start: Start, folder: Path, variant: str) -> None:
     card = json.loads(ask(folder, "--json", "--worker-class", variant))
     service = start(WEB_CONCURRENCY=None)
@@ -136,6 +138,7 @@ def preflight(service: Service) -> dict[str, dict[str, object]]:
     return {check["check"]: check for check in told["checks"]}
 
 
+@pytest.mark.default_class
 @pytest.mark.parametrize(("accepted", "enough"), [("40", False), ("120", True)])
 def test_preflight_counts_connections_of_a_real_database(
     folder: Path, venv: Path, tmp_path: Path, accepted: str, enough: bool

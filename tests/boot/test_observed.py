@@ -56,6 +56,7 @@ def test_the_statement_of_a_request_is_a_span_under_its_own(start: Start, collec
     assert request["resource"]["service.version"] == "dev"
 
 
+@pytest.mark.default_class
 def test_a_command_of_redis_is_a_span_under_its_request(start: Start, collector: Sink, tmp_path: Path) -> None:
     with redis(tmp_path) as url:
         service = start(**tracing(collector, TRIAL_REDIS_URL=url))
@@ -66,6 +67,7 @@ def test_a_command_of_redis_is_a_span_under_its_request(start: Start, collector:
     assert spans[command["parent"]]["name"] == "GET /trial/redis"
 
 
+@pytest.mark.default_class
 def test_an_error_is_in_the_span_and_its_trace_in_the_problem(start: Start, collector: Sink) -> None:
     service = start(**tracing(collector))
     problem = service.request("POST", "/trial/lose/socks", b"x").json
@@ -78,6 +80,7 @@ def test_an_error_is_in_the_span_and_its_trace_in_the_problem(start: Start, coll
     assert event[1]["exception.message"] == "lost socks of 1"
 
 
+@pytest.mark.default_class
 def test_a_caller_decides_whether_its_request_is_sampled(start: Start, collector: Sink) -> None:
     service = start(**tracing(collector, OTEL_TRACES_SAMPLER_ARG="0"))
     for trace, flag in (("1" * 32, "01"), ("2" * 32, "00")):
@@ -106,6 +109,7 @@ def test_every_worker_sends_the_spans_of_each_of_its_requests(start: Start, coll
     assert names == ["GET /trial/client"] * len(pids)
 
 
+@pytest.mark.default_class
 def test_probes_are_not_traced_and_nor_is_what_they_ask(start: Start, collector: Sink) -> None:
     service = start(**tracing(collector))
     assert service.get("/healthz/ready").status == 200
@@ -189,6 +193,7 @@ def test_an_error_knows_nothing_of_the_requests_before_it(start: Start, collecto
     assert collector.items("transaction") == []
 
 
+@pytest.mark.default_class
 def test_the_rate_that_sentry_is_told_is_the_one_that_was_set(start: Start, collector: Sink) -> None:
     """It extrapolates by it."""
     service = start(SENTRY_DSN=collector.dsn, SENTRY_TRACES_SAMPLE_RATE="0.5")

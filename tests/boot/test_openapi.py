@@ -51,6 +51,7 @@ def test_schemathesis_finds_nothing(start: Start, tmp_path: Path) -> None:
     assert [line for line in service.log() if line["level"] == "ERROR"] == []
 
 
+@pytest.mark.default_class
 def test_schemathesis_finds_what_is_false(service: Service, tmp_path: Path) -> None:
     document = read_document(service)
     items, one = document["paths"]["/api/items"], document["paths"]["/api/items/{item_id}"]
@@ -78,6 +79,7 @@ def browser() -> Iterator[Chromium]:
         yield browser
 
 
+@pytest.mark.default_class
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize(("path", "shown"), [("/api/docs", "Create an item."), ("/", "What is running")])
 def test_a_browser_shows_the_page_and_complains_of_nothing(
@@ -101,6 +103,7 @@ DEFECTS = """
 """
 
 
+@pytest.mark.default_class
 def test_a_browser_complains_of_what_is_wrong(browser: Chromium, folder: Path, venv: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy" / "service"
     shutil.copytree(folder, copy)

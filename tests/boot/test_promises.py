@@ -62,6 +62,7 @@ def test_an_item_lives_through_create_read_change_list_and_delete(service: Servi
     assert service.get(path).status == 404
 
 
+@pytest.mark.default_class
 def test_the_page_and_its_files_are_there(service: Service) -> None:
     page = service.get("/")
     assert page.status == 200
@@ -71,6 +72,7 @@ def test_the_page_and_its_files_are_there(service: Service) -> None:
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
 
 
+@pytest.mark.default_class
 def test_probes_answer_whatever_the_host(start: Start) -> None:
     service = start(TRUSTED_HOSTS="api.example.com")
     for host in ("10.0.0.7:8000", "evil.example", ""):
@@ -80,6 +82,8 @@ def test_probes_answer_whatever_the_host(start: Start) -> None:
     assert service.get("/api/items", {"Host": "api.example.com"}).status == 200
 
 
+@pytest.mark.default_class
+@pytest.mark.default_class
 @pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status"),
     [
@@ -104,6 +108,7 @@ def test_an_error_is_a_problem_whose_id_stands_in_header_body_and_log(
     assert service.wait_for_log(logger="^app.request$", request_id=f"trial-{status}-{method}")["status"] == status
 
 
+@pytest.mark.default_class
 def test_a_traceback_reaches_the_log_in_one_line_and_never_the_client(service: Service) -> None:
     answer = service.get("/trial/fail", {"X-Request-ID": "the-failing-one"})
     assert b"ZeroDivision" not in answer.body
@@ -174,6 +179,7 @@ def test_one_trusted_hop_takes_what_the_proxy_next_to_us_says(start: Start) -> N
     assert told.headers["Strict-Transport-Security"]
 
 
+@pytest.mark.default_class
 def test_a_prefix_is_the_proxys_to_strip_and_takes_no_probe_away(start: Start) -> None:
     service = start(SCRIPT_NAME="/shop", TRUSTED_PROXY_HOPS="1")
     assert service.get("/healthz/live").status == 200
@@ -184,7 +190,13 @@ def test_a_prefix_is_the_proxys_to_strip_and_takes_no_probe_away(start: Start) -
 # Logs
 
 
-@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+@pytest.mark.parametrize(
+    "level",
+    [
+        "INFO",
+        *(pytest.param(level, marks=pytest.mark.default_class) for level in ("DEBUG", "WARNING", "ERROR", "CRITICAL")),
+    ],
+)
 def test_every_line_of_output_is_json_at_every_level(start: Start, level: str, send: Send) -> None:
     service = start(LOG_LEVEL=level, PYTHONWARNINGS="default::DeprecationWarning")
     paths = ["/", "/trial/fail", "/trial/warn", "/nowhere", "/healthz/ready", "/api/items?limit=x", "/%FF%00"]
@@ -226,6 +238,7 @@ def test_a_request_line_has_the_fields_an_operator_searches_by(service: Service)
     assert line["duration_ms"] >= 0
 
 
+@pytest.mark.default_class
 def test_probes_are_not_logged(service: Service) -> None:
     service.get("/healthz/live", {"X-Request-ID": "probe-probe"})
     service.get("/api/items", {"X-Request-ID": "after-the-probe"})
@@ -303,6 +316,7 @@ def test_what_was_in_flight_in_a_killed_worker_is_forgotten(start: Start, send: 
     connection.close()
 
 
+@pytest.mark.default_class
 def test_routes_are_templates_and_methods_standard_ones(service: Service) -> None:
     service.get("/api/items/12345678")
     service.get("/no/such/path/12345678")
@@ -337,6 +351,7 @@ def test_the_folder_of_metrics_is_new_stays_small_and_goes_with_the_server(start
     wait_for(lambda: not folder.exists(), "the folder is removed")
 
 
+@pytest.mark.default_class
 def test_a_folder_left_by_a_killed_server_is_removed_at_the_next_start(start: Start) -> None:
     first = start()
     first.wait_for_workers(2)  # or the master may fork another while they are killed
@@ -352,6 +367,7 @@ def test_a_folder_left_by_a_killed_server_is_removed_at_the_next_start(start: St
     del second, third
 
 
+@pytest.mark.default_class
 def test_a_killed_listener_is_started_again(start: Start) -> None:
     service = start()
     (listener,) = wait_for(service.listeners, "a listener")
@@ -360,6 +376,7 @@ def test_a_killed_listener_is_started_again(start: Start) -> None:
     service.wait_for_metrics(lambda m: m.total("server_threads") > 0, "metrics again")
 
 
+@pytest.mark.default_class
 def test_the_listener_ends_with_a_master_that_was_killed(start: Start) -> None:
     service = start()
     wait_for(service.listeners, "a listener")
@@ -368,6 +385,7 @@ def test_the_listener_ends_with_a_master_that_was_killed(start: Start) -> None:
     assert list(service.metrics_base.iterdir()) == []
 
 
+@pytest.mark.default_class
 def test_a_taken_metrics_port_is_one_warning_and_served_once_it_is_free(start: Start) -> None:
     first = start()
     second = start(METRICS_PORT=str(first.metrics_port))
@@ -379,6 +397,7 @@ def test_a_taken_metrics_port_is_one_warning_and_served_once_it_is_free(start: S
     assert len([line for line in second.log() if "METRICS_PORT" in line["message"]]) == 1
 
 
+@pytest.mark.default_class
 def test_it_listens_on_this_machine_alone_unless_told_otherwise(service: Service) -> None:
     """Nothing but a proxy of this machine reaches it; in development nobody else reaches the metrics either."""
     service.wait_for_metrics(lambda m: m.total("server_threads") > 0, "metrics are served")
@@ -389,6 +408,7 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(service: Service
         assert f"00000000:{port:04X}" not in listening
 
 
+@pytest.mark.default_class
 def test_the_public_port_has_no_metrics(service: Service) -> None:
     assert service.get("/metrics").status == 404
 
@@ -609,6 +629,7 @@ def test_control_c_ends_it_at_once_also_where_it_is_said_twice(start: Start) -> 
 # Refusing to start
 
 
+@pytest.mark.default_class
 def test_a_second_start_on_a_taken_port_is_refused_in_one_line(service: Service, tmp_path: Path) -> None:
     second = prepare(service.folder, service.venv, tmp_path, {"PORT": str(service.port)})
     second.start()
@@ -644,6 +665,7 @@ def test_wrong_settings_are_said_in_a_line_each_without_their_secrets(
     assert "changeme" not in errors + service.output.read_text()
 
 
+@pytest.mark.default_class
 def test_production_starts_without_its_database_and_says_that_it_is_not_ready(start: Start) -> None:
     service = start(
         APP_ENV="production", DATABASE_URL="postgres://app:canary-pw@127.0.0.1:1/app", METRICS_BIND="127.0.0.1"

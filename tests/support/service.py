@@ -204,7 +204,8 @@ class Service:
             body, sent = json.dumps(body).encode(), {"Content-Type": "application/json", **sent}
         connection = self.connect(timeout)
         with contextlib.closing(connection):
-            connection.request(method, path, body, sent)
+            with contextlib.suppress(BrokenPipeError):  # refused before all of it was sent: the answer is there
+                connection.request(method, path, body, sent)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
 

@@ -105,16 +105,20 @@ class Exchange:
         """Have a thread answer, and send what it says. This lasts for as long as it has the thread, come what may."""
         submit(copy_context().run, self.answer)
         messages: list[Any] | None = []
-        while messages is not None:
-            try:
-                messages = await self.messages.get()
-                for message in messages or ():
-                    if not self.gone:
-                        await send(message)
-            except OSError:
-                self.gone = True
-            except (Exception, asyncio.CancelledError) as error:
-                self.gone, self.error = True, error
+        try:
+            while messages is not None:
+                try:
+                    messages = await self.messages.get()
+                    for message in messages or ():
+                        if not self.gone:
+                            await send(message)
+                except OSError:
+                    self.gone = True
+                except (Exception, asyncio.CancelledError) as error:
+                    self.gone, self.error = True, error
+                self.sent.put(None)
+        finally:  # also where a signal ends the worker right here: the thread must not wait for what never comes
+            self.gone = True
             self.sent.put(None)
         if self.error is not None:
             raise self.error
