@@ -42,6 +42,7 @@ def measure() -> list[Row]:
             "with Sentry, errors alone": sentry | {"SENTRY_TRACES_SAMPLE_RATE": "0"},
             "with Sentry": sentry,
             "everything on": tracing | sentry,
+            "everything on, and Sentry times 5 % too": tracing | sentry | {"SENTRY_TRACES_SAMPLE_RATE": "0.05"},
         }
         rows = [row for kind, settings in kinds.items() for row in in_process(kind, settings)]
         services = {"bare Flask": stack.enter_context(on_one_cpu(server("bare")))}
@@ -101,6 +102,7 @@ def cpu_seconds(service: Service) -> float:
 def in_process(kind: str, settings: dict[str, str]) -> Iterator[Row]:
     """The same hello without a server, in a process of its own for each kind; the threads that send are in it."""
     service = server("gthread", settings=settings)
+    service.metrics_base.mkdir()
     command = [service.venv / "bin" / "python", APPS / "layers.py"]
     environ = {**service.all_environ, "PYTHONPATH": str(service.folder)}
     with tempfile.TemporaryFile() as log:

@@ -49,7 +49,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     exporter = Exporter(settings)
     exporter.start()
     app.extensions["exporters"].append(exporter)
-    app.wsgi_app = Sampling(app.wsgi_app, settings.sentry_traces_rate)  # type: ignore[method-assign]
+    app.wsgi_app = Sampling(app.wsgi_app, settings.sentry_ratio)  # type: ignore[method-assign]
     got_request_exception.connect(capture, app)
 
 
@@ -66,7 +66,7 @@ class Exporter:
         self.settings = settings
 
     def __str__(self) -> str:
-        return f"errors and {self.settings.sentry_traces_rate:g} of the requests to Sentry"
+        return f"errors and {self.settings.sentry_ratio:g} of the requests to Sentry"
 
     def start(self) -> None:
         """Begin with an empty queue; a worker does so again after the fork, since a lock may have been held then."""
@@ -93,7 +93,7 @@ class Exporter:
         parent: bool | None = context["parent_sampled"]
         if parent is not None:
             return float(parent)
-        return 1.0 if "wsgi_environ" in context else self.settings.sentry_traces_rate
+        return 1.0 if "wsgi_environ" in context else self.settings.sentry_ratio
 
     def flush(self) -> None:
         """Send what is left, as far as that can be done in time."""
