@@ -49,6 +49,8 @@ class Sink:
                                     "attributes": plain(span.attributes),
                                     "events": [(event.name, plain(event.attributes)) for event in span.events],
                                     "status": (span.status.code, span.status.message),
+                                    "seconds": (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9,
+                                    "scope": of_scope.scope.name,
                                     "resource": plain(of_resource.resource.attributes),
                                 }
                             )
@@ -67,8 +69,7 @@ class Sink:
                     line, _, rest = rest.partition(b"\n")
                     if header := json.loads(line or b"{}"):
                         payload, rest = rest[: header["length"]], rest[header["length"] + 1 :]
-                        if header["type"] in ("event", "transaction"):
-                            yield {**header, "trace": json.loads(head).get("trace")}, json.loads(payload)
+                        yield {**header, "trace": json.loads(head).get("trace")}, json.loads(payload)
 
 
 def plain(attributes: Any) -> dict[str, Any]:

@@ -115,6 +115,15 @@ def stream(chunks: int) -> Response:
     return Response(body())
 
 
+@blueprint.get("/break-off")
+def break_off() -> Response:
+    def body() -> Iterator[bytes]:
+        yield b"x" * 1000
+        raise LookupError("when the head was sent")
+
+    return Response(body())
+
+
 @blueprint.get("/endless")
 def endless() -> Response:
     def body() -> Iterator[bytes]:

@@ -11,11 +11,11 @@ the application sets `g.user_id`.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
-from flask import Flask, g, got_request_exception, has_request_context, request
+from flask import Flask, g, got_request_exception, has_request_context, request, request_started
 from sentry_sdk.integrations.atexit import AtexitIntegration
 from sentry_sdk.integrations.flask import FlaskRequestExtractor
 from sentry_sdk.integrations.sqlalchemy import SqlalchemyIntegration
@@ -29,9 +29,10 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from sentry_sdk._types import DataCollectionUserOptions
+    from sentry_sdk._types import DataCollectionUserOptions, ExcInfo
     from sentry_sdk.types import Event, Hint
 
+DRAWN, TIMED = "app.sentry.drawn", "app.sentry.timed"  # in the environment of a request
 QUEUE = 1000  # events that wait to be sent; more at once are dropped
 PRIVATE: DataCollectionUserOptions = {
     "user_info": False,
@@ -50,6 +51,7 @@ def init_app(app: Flask, settings: Settings) -> None:
     exporter.start()
     app.extensions["exporters"].append(exporter)
     app.wsgi_app = Sampling(app.wsgi_app, settings.sentry_ratio)  # type: ignore[method-assign]
+    request_started.connect(name_transaction, app)
     got_request_exception.connect(capture, app)
 
 
@@ -76,6 +78,7 @@ class Exporter:
             release=settings.app_version,
             environment=settings.app_env,
             traces_sampler=self.sample,
+            traces_sample_rate=settings.sentry_ratio,  # only told with errors: the sampler is asked
             profiles_sample_rate=settings.sentry_profiles_rate,
             data_collection=PRIVATE,
             auto_session_tracking=False,
@@ -93,7 +96,7 @@ class Exporter:
         parent: bool | None = context["parent_sampled"]
         if parent is not None:
             return float(parent)
-        return 1.0 if "wsgi_environ" in context else self.settings.sentry_ratio
+        return 1.0 if DRAWN in context.get("wsgi_environ", ()) else self.settings.sentry_ratio
 
     def flush(self) -> None:
         """Send what is left, as far as that can be done in time."""
@@ -105,33 +108,61 @@ class Sampling:
 
     def __init__(self, inner: WSGIApplication, rate: float) -> None:
         self.inner, self.rate = inner, rate
-        self.timed = SentryWsgiMiddleware(self.name, span_origin="auto.http.flask")
+        self.timed = SentryWsgiMiddleware(self.mark, span_origin="auto.http.flask")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         # New scopes, made when they are used: what the last request on this thread left is not this one's.
         Scope.set_isolation_scope(None)  # type: ignore[arg-type]
         Scope.set_current_scope(None)  # type: ignore[arg-type]
         probe = environ["PATH_INFO"].startswith("/healthz/")
-        if "HTTP_SENTRY_TRACE" in environ or (random.random() < self.rate and not probe):  # noqa: S311
+        if "HTTP_SENTRY_TRACE" in environ:
             return self.timed(environ, start_response)  # type: ignore[no-any-return]
-        return self.inner(environ, start_response)
+        if random.random() < self.rate and not probe:  # noqa: S311
+            environ[DRAWN] = True
+            return self.timed(environ, start_response)  # type: ignore[no-any-return]
+        return Watched(environ, self.inner(environ, start_response))
 
-    def name(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The application, with its transaction named as Sentry's integration does, and its real rate told."""
+    def mark(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The application, with its transaction's real rate and user told."""
+        environ[TIMED] = True
+        drawn = sentry_sdk.get_current_scope().transaction
+        if drawn is not None and DRAWN in environ:
+            # Sentry thinks that it took all; it extrapolates by these, and services that we call decide by them.
+            drawn.sample_rate, drawn._sample_rand = self.rate, drawn._sample_rand * self.rate
 
-        def named(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            scope = sentry_sdk.get_current_scope()
-            if has_request_context() and request.endpoint:
-                scope.set_transaction_name(request.endpoint, source="component")
-            drawn = scope.transaction
-            if drawn is not None and drawn.parent_sampled is None:
-                # Sentry thinks that it took all; it extrapolates by these, and services that we call decide by them.
-                drawn.sample_rate, drawn._sample_rand = self.rate, drawn._sample_rand * self.rate
+        def known(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             if user := user_of_request():
-                scope.set_user(user)
+                sentry_sdk.get_current_scope().set_user(user)
             return start_response(status, headers, exc_info)
 
-        return self.inner(environ, named)
+        return self.inner(environ, known)
+
+
+class Watched:
+    """The body of a request that is not timed. What fails while it is sent is reported, as Sentry's own layer does."""
+
+    def __init__(self, environ: WSGIEnvironment, body: Iterable[bytes]) -> None:
+        self.environ, self.body = environ, body
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self.body
+        except Exception as error:
+            with sentry_sdk.new_scope() as scope:
+                scope.add_event_processor(_make_wsgi_event_processor(self.environ, False))
+                # Without this layer's own frame: Sentry would take it for the application's.
+                report((type(error), error, error.__traceback__ and error.__traceback__.tb_next), "wsgi")
+            raise
+
+    def close(self) -> None:
+        if hasattr(self.body, "close"):
+            self.body.close()
+
+
+def name_transaction(sender: Flask, **_: Any) -> None:
+    """Name the transaction before anything is told of it: an error of the view, or a service that the view calls."""
+    if TIMED in request.environ and request.endpoint:
+        sentry_sdk.get_current_scope().set_transaction_name(request.endpoint, source="component")
 
 
 def user_of_request() -> dict[str, str]:
@@ -155,6 +186,11 @@ def describe(event: Event, hint: Hint) -> Event:
 
 def capture(sender: Flask, exception: BaseException, **_: Any) -> None:
     """Report an unhandled exception."""
+    report(exception, "flask")
+
+
+def report(exception: BaseException | ExcInfo, layer: str) -> None:
+    """Send an event of an exception that came as far as this layer."""
     options = sentry_sdk.get_client().options
-    event, hint = event_from_exception(exception, client_options=options, mechanism={"type": "flask", "handled": False})
+    event, hint = event_from_exception(exception, client_options=options, mechanism={"type": layer, "handled": False})
     sentry_sdk.capture_event(event, hint=hint)

@@ -129,7 +129,7 @@ class Traced:
     """A request that is sampled, and its response; as an iterable it is the response's body."""
 
     def __init__(
-        self, span: trace.Span, inner: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
+        self, span: Any, inner: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
     ) -> None:
         self.span, self.environ, self.start_outer_response = span, environ, start_response
         span.update_name(wsgi.get_default_span_name(environ))
@@ -147,7 +147,10 @@ class Traced:
         if request is not None and request.url_rule is not None:
             self.span.update_name(f"{request.method} {request.url_rule.rule}")
             self.span.set_attribute("http.route", request.url_rule.rule)
+        failure = self.span.status  # with its exception, and the next line would replace it
         wsgi.add_response_attributes(self.span, status, headers)
+        if failure.description:
+            self.span.set_status(failure)
         self.span.set_attributes(wsgi.collect_custom_response_headers_attributes(headers))
         return self.start_outer_response(status, headers, exc_info)
 
