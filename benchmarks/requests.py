@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.common import APPS, Row, median, promise, server
+from benchmarks.common import APPS, ROOT, Row, median, promise, server
 from benchmarks.traffic import request, send
+from support.packages import stock_packages
 from support.service import Service
 from support.sink import sink
 
@@ -43,6 +45,10 @@ def measure() -> list[Row]:
             "with Sentry": sentry,
             "everything on": tracing | sentry,
             "everything on, and Sentry times 5 % too": tracing | sentry | {"SENTRY_TRACES_SAMPLE_RATE": "0.05"},
+            "the stock integrations, as that": tracing
+            | sentry
+            | {"STOCK": "1", "SENTRY_TRACES_SAMPLE_RATE": "0.05", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio"}
+            | {"OTEL_TRACES_SAMPLER_ARG": "0.05"},
         }
         rows = [row for kind, settings in kinds.items() for row in in_process(kind, settings)]
         services = {"bare Flask": stack.enter_context(on_one_cpu(server("bare")))}
@@ -103,8 +109,10 @@ def in_process(kind: str, settings: dict[str, str]) -> Iterator[Row]:
     """The same hello without a server, in a process of its own for each kind; the threads that send are in it."""
     service = server("gthread", settings=settings)
     service.metrics_base.mkdir()
+    shutil.copy(ROOT / "tests" / "support" / "stock_app.py", APPS)
     command = [service.venv / "bin" / "python", APPS / "layers.py"]
-    environ = {**service.all_environ, "PYTHONPATH": str(service.folder)}
+    paths = [str(service.folder), *([str(stock_packages(service.venv))] if "STOCK" in settings else [])]
+    environ = {**service.all_environ, "PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryFile() as log:
         done = subprocess.run(command, env=environ, stdout=log, stderr=subprocess.PIPE, text=True, check=True)
     times: dict[str, float] = json.loads(done.stderr.splitlines()[-1])

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import http.client
 import re
 import shutil
-import subprocess
-import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,9 +19,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from support.packages import stock_packages
 from support.service import Service
 from support.sink import Sink, sink
-from support.template import ROOT, SERVICE, Render, load
+from support.template import ROOT, Render
 
 OURS, STOCK, BOTH = "only ours has", "only stock has", "differs"
 
@@ -131,25 +129,7 @@ STOCK_CONFIG = 'wsgi_app = "stock_app:app"\nworker_class = "gthread"\nthreads = 
 
 
 @pytest.fixture(scope="module")
-def stock_packages(venv: Path) -> Path:
-    """What the peer needs and the service does not: Flask's instrumentation, of the release that the others are of."""
-    locked = tomllib.loads((SERVICE / "uv.lock").read_text())["package"]
-    version = next(one["version"] for one in locked if one["name"] == "opentelemetry-instrumentation-wsgi")
-    home = ROOT / "build" / f"stock-{version}"
-    home.parent.mkdir(exist_ok=True)
-    with home.with_suffix(".lock").open("w") as lock_file:
-        fcntl.flock(lock_file, fcntl.LOCK_EX)
-        if not (home / "complete").exists():
-            with contextlib.chdir(venv.parent):  # where the environment's own uv is
-                uv = load(SERVICE / "scripts" / "bootstrap.py").find_uv()
-            package = f"opentelemetry-instrumentation-flask=={version}"
-            subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--target", home, package], check=True)
-            (home / "complete").touch()
-    return home
-
-
-@pytest.fixture(scope="module")
-def seen(render: Render, venv: Path, stock_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(render: Render, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """What was sent and written of the traffic: fields of the service, and fields of its peer, by their paths."""
     folder = tmp_path_factory.mktemp("stock") / "service"
     shutil.copytree(render(), folder, ignore=shutil.ignore_patterns(".env"))
@@ -167,7 +147,7 @@ def seen(render: Render, venv: Path, stock_packages: Path, tmp_path_factory: pyt
             with sink() as collector:
                 environ = environment(collector, rate)
                 if side == STOCK:
-                    own = {"PYTHONPATH": str(stock_packages), "GUNICORN_CMD_ARGS": "-c stock.conf.py"}
+                    own = {"PYTHONPATH": str(stock_packages(venv)), "GUNICORN_CMD_ARGS": "-c stock.conf.py"}
                     environ |= own | {
                         "PROMETHEUS_MULTIPROC_DIR": None,
                         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",

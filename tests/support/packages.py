@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from support.template import ROOT, SERVICE, load
 
 # Debian asks policy-rc.d whether it may start the service of what it installs: tests start their own. A mirror may
 # fail for a moment.
@@ -37,3 +42,24 @@ def find(program: str, package: str) -> Path:
         if attempt == "look" and os.geteuid() == 0 and shutil.which("apt-get"):
             subprocess.run(["sh", "-c", INSTALL, package], check=False)
     pytest.fail(f"{program} is missing and could not be installed: sudo apt-get install {package}", pytrace=False)
+
+
+def stock_packages(venv: Path) -> Path:
+    """A folder with what `stock_app.py` needs and no service has: Flask's instrumentation, of the others' release.
+
+    Args:
+        venv: the environment of a service, which has the others.
+    """
+    locked = tomllib.loads((SERVICE / "uv.lock").read_text())["package"]
+    version = next(one["version"] for one in locked if one["name"] == "opentelemetry-instrumentation-wsgi")
+    home = ROOT / "build" / f"stock-{version}"
+    home.parent.mkdir(exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            with contextlib.chdir(venv.parent):  # where the environment's own uv is
+                uv = load(SERVICE / "scripts" / "bootstrap.py").find_uv()
+            package = f"opentelemetry-instrumentation-flask=={version}"
+            subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--target", home, package], check=True)
+            (home / "complete").touch()
+    return home
