@@ -66,6 +66,7 @@ def test_requests_on_kept_connections_wait_for_a_thread_too(start: Start, send: 
     connections = send(service, *[get_request("/healthz/live", "keep-alive")] * 9)
     for connection in connections:
         assert b"200 OK" in connection.recv(65536)
+    for connection in connections:  # all of them are accepted by now
         connection.sendall(get_request("/trial/sleep/1.0").encode())
     service.wait_for_metrics(lambda m: m.total("server_threads_busy") == 4, "four threads busy")
     most = 0.0

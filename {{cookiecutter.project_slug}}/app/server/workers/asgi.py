@@ -150,8 +150,14 @@ class Worker(TakesSignals, ASGIWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.stopping = True
 
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Exit in `wake`: an exit raised here could end any coroutine, and leave its thread to wait for good."""
+        self._quick_shutdown = True
+
     def wake(self) -> None:
         os.read(self.PIPE[0], 4096)
+        if self._quick_shutdown:
+            super().handle_quit(signal.SIGQUIT, None)
         self.changed.set()
 
     def notify(self) -> None:
