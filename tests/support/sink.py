@@ -108,7 +108,11 @@ def sink(host: str = "127.0.0.1", port: int = 0, delay: float = 0.0) -> Iterator
         def log_message(self, *_: Any) -> None:
             """Nobody asks."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A client that was killed is no news."""
+
+    server = Server((host, port), Handler)
     server.daemon_threads = True
     into = Sink(host, server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, daemon=True)
