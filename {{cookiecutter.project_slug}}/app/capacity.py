@@ -43,9 +43,9 @@ from pathlib import Path
 MAX_REQUESTS = 10_000
 
 # Resident megabytes of the default service, each page counted once, as benchmarks/memory.py of the template measures
-# them: 73 for the master and the metrics listener, and 18 for a worker after 4,000 requests. (A worker's RSS is 61:
+# them: 78 to 82 for the master and the metrics listener, 17 to 22 for a worker after 4,000 requests. (Its RSS is 60:
 # that counts the code which the master loaded and all workers share.) Measure again when the service has grown.
-BASE_MB = 90  # and a quarter more
+BASE_MB = 90  # and a tenth more
 WORKER_MB = 40  # and as much again: in a reload old workers and new ones are there together
 MAX_CONNECTIONS = 97  # what a PostgreSQL as it is installed leaves to us
 
