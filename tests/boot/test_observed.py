@@ -82,7 +82,7 @@ def test_an_error_is_in_the_span_and_its_trace_in_the_problem(start: Start, coll
 
 @pytest.mark.default_class
 def test_a_caller_decides_whether_its_request_is_sampled(start: Start, collector: Sink) -> None:
-    service = start(**tracing(collector, OTEL_TRACES_SAMPLER_ARG="0"))
+    service = start(**tracing(collector, OTEL_TRACES_SAMPLER_ARG="0", OTEL_TRACES_SAMPLER=""))  # empty is unset
     for trace, flag in (("1" * 32, "01"), ("2" * 32, "00")):
         service.get("/api/items", {"traceparent": f"00-{trace}-{'3' * 16}-{flag}", "X-Request-ID": f"sampled-{flag}"})
         assert service.wait_for_log(request_id=f"sampled-{flag}")["trace_id"] == trace

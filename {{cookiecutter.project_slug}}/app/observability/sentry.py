@@ -24,6 +24,7 @@ from sentry_sdk.scope import Scope
 from sentry_sdk.utils import event_from_exception
 
 from app.capacity import SECONDS
+from app.observability import PROBES
 from app.observability.logs import request_id
 from app.settings import Settings
 
@@ -114,7 +115,7 @@ class Sampling:
         # New scopes, made when they are used: what the last request on this thread left is not this one's.
         Scope.set_isolation_scope(None)  # type: ignore[arg-type]
         Scope.set_current_scope(None)  # type: ignore[arg-type]
-        probe = environ["PATH_INFO"].startswith("/healthz/")
+        probe = environ["PATH_INFO"].startswith(PROBES)
         if "HTTP_SENTRY_TRACE" in environ:
             return self.timed(environ, start_response)  # type: ignore[no-any-return]
         if random.random() < self.rate and not probe:  # noqa: S311

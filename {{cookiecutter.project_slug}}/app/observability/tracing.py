@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from app.extensions import db
+from app.observability import PROBES
 from app.observability.logs import trace_id
 from app.settings import ANSWERS, Settings
 
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Have requests, statements and Redis commands make spans; they are sent once `Exporter.start` was called."""
-    # OTEL_TRACES_SAMPLER names one of the SDK's samplers: then every request is asked about, at ten times the price.
-    layer = Tracing(app.wsgi_app, 1.0 if "OTEL_TRACES_SAMPLER" in os.environ else settings.traces_ratio)
+    layer = Tracing(app.wsgi_app, 1.0 if names_sampler() else settings.traces_ratio)
     app.wsgi_app = layer  # type: ignore[method-assign]
     app.extensions["exporters"].append(Exporter(settings, layer))
     got_request_exception.connect(record_exception, app)
@@ -45,6 +45,11 @@ def init_app(app: Flask, settings: Settings) -> None:
     with app.app_context():
         for engine in db.engines.values():
             trace_statements(engine, trace.get_tracer(__name__))
+
+
+def names_sampler() -> bool:
+    """Whether the environment names one of the SDK's samplers; it is asked about every request then, which costs more."""
+    return bool(os.environ.get("OTEL_TRACES_SAMPLER"))
 
 
 class Exporter:
@@ -74,7 +79,7 @@ class Exporter:
         }
         resource = Resource.create(about)
         self.processor = BatchSpanProcessor(OTLPSpanExporter(settings.traces_endpoint))
-        if "OTEL_TRACES_SAMPLER" in os.environ:
+        if names_sampler():
             everywhere = requests = TracerProvider(resource=resource, shutdown_on_exit=False)
         else:
             everywhere = TracerProvider(ParentBased(TraceIdRatioBased(settings.traces_ratio)), resource, False)
@@ -106,7 +111,7 @@ class Tracing:
         self.headers = {"HTTP_" + field.upper().replace("-", "_") for field in fields}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["PATH_INFO"].startswith("/healthz/"):
+        if environ["PATH_INFO"].startswith(PROBES):
             return self.inner(environ, start_response)
         # An empty context to begin with: that of the last request on this thread is never detached, only replaced.
         parent, decided = Context(), False
