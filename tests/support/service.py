@@ -19,7 +19,7 @@ from typing import Any
 SECRET_KEY = "Zk3vQ9xWm2Lr8TtYb5NcJh7PfDs4Ga6E"
 # What a test must not inherit from whoever runs it.
 OWN = re.compile(
-    r"^(API_|APP_|SECRET_|DATABASE_|REDIS_|GUNICORN_|METRICS_|PROMETHEUS_|TRUSTED_|READINESS_|SCRIPT_NAME|WEB_CONCURRENCY"
+    r"^(API_|APP_|SECRET_|DATABASE_|REDIS_|RATELIMIT_|GUNICORN_|METRICS_|PROMETHEUS_|TRUSTED_|READINESS_|SCRIPT_NAME|WEB_CONCURRENCY"
     r"|PORT|LOG_LEVEL|MAX_CONTENT_LENGTH|OTEL_|SENTRY_|VIRTUAL_ENV|MAKE|MFLAGS|FLASK_)"
 )
 
@@ -89,6 +89,7 @@ class Service:
             "METRICS_PORT": str(self.metrics_port),
             "PROMETHEUS_MULTIPROC_DIR": str(self.metrics_base),
             "WEB_CONCURRENCY": "2",
+            "RATELIMIT_WRITES": "1000000 per second",  # every test is the same client
             **self.environ,
         }
         self.all_environ = clean_environ(**{name: value for name, value in values.items() if value is not None})

@@ -35,10 +35,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(settings.flask_config())
     app.extensions["settings"] = settings
     app.extensions["exporters"] = []  # what sends to others in the background: `app.server.hooks` starts and ends it
+    app.extensions["breakers"] = []  # of dependencies that requests can do without
 
     errors.init_app(app)
     security.init_app(app, settings)
     database.init_app(app, settings)
+    if settings.redis_url:
+        import_module("app.redis").init_app(app, settings.redis_url)
     health.init_app(app)
     register_features(app)
     if settings.api_docs:

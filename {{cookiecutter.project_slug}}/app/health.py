@@ -15,6 +15,7 @@ from typing import Literal
 from flask import Blueprint, Flask, Response, current_app, jsonify
 
 from app import database
+from app.breaker import Breaker
 from app.observability import metrics
 from app.settings import SettingsError
 
@@ -73,10 +74,10 @@ class Check:
         question.join(max(0.0, until - time.monotonic()))
         late = question.is_alive()
         result = Result("down", round(DEADLINE * 1000), "no answer in time") if late else question.result
-        self._report(result)
+        self.report(result)
         return result
 
-    def _report(self, result: Result) -> None:
+    def report(self, result: Result) -> None:
         metrics.DEPENDENCY_UP.labels(self.name).set(result.state == "up")
         with self.lock:  # probes that waited for the same answer tell its change once
             before, self.last_state = self.last_state, result.state
@@ -92,6 +93,25 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(blueprint)
     add_check(app, "database", database.ping)
     add_check(app, "migrations", database.compare_schema)
+    for breaker in app.extensions["breakers"]:
+        add_breaker(app, breaker)
+
+
+def add_breaker(app: Flask, breaker: Breaker) -> None:
+    """Have readiness ask what a breaker guards, and tell its changes also when a request met them first."""
+
+    def ask() -> State:
+        breaker.check()
+        try:
+            breaker.ask()
+        except Exception as error:
+            breaker.trip(error)
+            raise
+        return "up"
+
+    check = Check(app, breaker.name, ask)
+    app.extensions["health"][breaker.name] = check
+    breaker.on_change = lambda error: check.report(Result("down" if error else "up", 0, error))
 
 
 def add_check(app: Flask, name: str, ask: Callable[[], State]) -> None:

@@ -138,6 +138,25 @@ def sqlalchemy_url(raw: str) -> str:
     raise ValueError("must begin with postgresql:// (in development sqlite:/// will do)")
 
 
+def redis_url(raw: str) -> str:
+    """a URL: redis://, rediss:// (TLS) or unix://"""
+    # As strict as that of the database, and for the same reason.
+    if not re.fullmatch(
+        r"rediss?://([^@:/]*(:[^@]*)?@)?(\[[^]]*\]|[^][@:/?]+)(:[0-9]{1,5})?(/[0-9]*)?(\?[^@]*)?", raw
+    ) and not re.fullmatch(r"unix://([^@:/]*(:[^@]*)?@)?/[^@]+", raw):
+        raise ValueError("must be redis://:PASSWORD@HOST:6379/0, an @ in the password written as %40, a / as %2F")
+    return raw
+
+
+def rate(raw: str) -> str:
+    """a rate like 300 per minute, or several: 10 per second; 300 per minute"""
+    if not re.fullmatch(
+        r"[1-9][0-9]{0,8} per (second|minute|hour|day)(; ?[1-9][0-9]{0,8} per (second|minute|hour|day))*", raw
+    ):
+        raise ValueError(f"must be {rate.__doc__}")
+    return raw
+
+
 def variable(name: str, parse: Callable[[str], Any], doc: str, default: str = "", secret: bool = False) -> Any:
     """A setting from the environment variable `name`; unset it is `parse(default)`, or None if that is empty."""
     metadata = {"name": name, "parse": parse, "doc": doc, "default": default, "secret": secret}
@@ -161,6 +180,19 @@ class Settings:
     )
     database_migration_url: str = variable(
         "DATABASE_MIGRATION_URL", sqlalchemy_url, "For migrations, past a pooler.", secret=True
+    )
+    database_replica_url: str | None = variable(
+        "DATABASE_REPLICA_URL", sqlalchemy_url, "A copy for reading; empty: the primary does it.", secret=True
+    )
+    redis_url: str | None = variable(
+        "REDIS_URL", redis_url, "For sessions, cache and limits; empty: no Redis.", secret=True
+    )
+    ratelimit_enabled: bool = variable("RATELIMIT_ENABLED", switch, "Limits what one client may ask for.", "1")
+    ratelimit_writes: str = variable(
+        "RATELIMIT_WRITES", rate, "How often one client may write to what is limited.", "300 per minute"
+    )
+    ratelimit_failure: str = variable(
+        "RATELIMIT_ON_FAILURE", choice("open", "closed"), "Without Redis for a while: let all through, or none.", "open"
     )
     log_level: str = variable("LOG_LEVEL", choice(*LEVELS), "WARNING silences the line per request.", "INFO")
     sentry_dsn: str | None = variable("SENTRY_DSN", dsn, "Errors are reported there; empty: nowhere.", secret=True)

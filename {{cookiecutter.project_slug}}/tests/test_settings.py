@@ -142,7 +142,8 @@ def test_the_first_place_that_has_a_secret_wins_and_dot_env_is_one_in_developmen
 
 @pytest.mark.parametrize(("name", "attribute"), SECRETS.items())
 def test_every_secret_may_come_from_a_file_and_nothing_else_may(name: str, attribute: str, tmp_path: Path) -> None:
-    secret = f"https://{SECRET_KEY}@host/1" if name == "SENTRY_DSN" else f"postgresql://{SECRET_KEY}/d"
+    scheme = {"SENTRY_DSN": "https://key@", "REDIS_URL": "redis://"}.get(name, "postgresql://")
+    secret = f"{scheme}{SECRET_KEY}/1"
     (tmp_path / "file").write_text(f"{secret}\n")
     environ = {**PRODUCTION, f"{name}_FILE": str(tmp_path / "file"), "PORT_FILE": str(tmp_path / "file")}
     assert SECRET_KEY in str(getattr(load_settings(environ), attribute))
