@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.postgres import Postgres, postgres
+from support.redis import Redis, redis
 from support.service import Service
 from support.template import ROOT, Render
 
@@ -66,6 +68,47 @@ def service(folder: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A service that tests share: they leave it running, and what they count they count as a difference."""
     with prepare(folder, venv, tmp_path_factory.mktemp("shared"), {}) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """One PostgreSQL for the run. Whoever freezes or restarts a server, or sets it up otherwise, starts one."""
+    with postgres(max_connections="200") as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres_server: Postgres) -> str:
+    """The URL of a new, empty database of the test's own."""
+    return postgres_server.create()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: Postgres, folder: Path, venv: Path) -> str:
+    """The name of a database at the newest migration, to be copied."""
+    url = postgres_server.create()
+    Service(folder, venv, folder.parent, {"DATABASE_URL": url}).flask("db", "upgrade")
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def migrated(postgres_server: Postgres, migrated_template: str) -> str:
+    """The URL of a new database of the test's own, at the newest migration."""
+    return postgres_server.create(migrated_template)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One Redis for the run. Whoever freezes or restarts one starts it."""
+    with redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The URL of a Redis that has nothing."""
+    redis_server.ask("FLUSHALL")
+    return redis_server.url
 
 
 @pytest.fixture

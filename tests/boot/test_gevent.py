@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,18 +11,11 @@ import pytest
 
 from boot.conftest import Send, Start, prepare
 from boot.test_promises import get_request
-from support.postgres import postgres
 from support.service import Answer, Service, wait_for
 
 GEVENT = pytest.mark.parametrize("variant", ["gevent"], indirect=True, scope="session")
 GTHREAD = pytest.mark.parametrize("variant", ["gthread"], indirect=True, scope="session")
 CHOSEN = {"GUNICORN_WORKER_CLASS": "gevent"}
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres() as url:
-        yield url
 
 
 def ask(pool: ThreadPoolExecutor, service: Service, path: str, count: int) -> list[Future[Answer]]:

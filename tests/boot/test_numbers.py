@@ -143,8 +143,8 @@ def preflight(service: Service) -> dict[str, dict[str, object]]:
 def test_preflight_counts_connections_of_a_real_database(
     folder: Path, venv: Path, tmp_path: Path, accepted: str, enough: bool
 ) -> None:
-    with postgres(max_connections=accepted) as url:
-        environ = {"APP_ENV": "production", "DATABASE_URL": url, "TRUSTED_PROXY_HOPS": "1"}
+    with postgres(max_connections=accepted) as server:
+        environ = {"APP_ENV": "production", "DATABASE_URL": server.url, "TRUSTED_PROXY_HOPS": "1"}
         service = prepare(folder, venv, tmp_path, {**environ, "GUNICORN_WORKER_CLASS": "gthread"})
         assert not preflight(service)["migrations"]["ok"], "nothing was migrated"
         service.flask("db", "upgrade")

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from boot.conftest import Start, prepare
-from support.redis import redis
 from support.service import Service, free_port, wait_for
 from support.sink import Sink, sink
 
@@ -57,11 +56,10 @@ def test_the_statement_of_a_request_is_a_span_under_its_own(start: Start, collec
 
 
 @pytest.mark.default_class
-def test_a_command_of_redis_is_a_span_under_its_request(start: Start, collector: Sink, tmp_path: Path) -> None:
-    with redis(tmp_path) as url:
-        service = start(**tracing(collector, TRIAL_REDIS_URL=url))
-        assert service.get("/trial/redis").json == {"count": 1}
-        assert service.stop() == 0
+def test_a_command_of_redis_is_a_span_under_its_request(start: Start, collector: Sink, redis_url: str) -> None:
+    service = start(**tracing(collector, REDIS_URL=redis_url))
+    assert service.get("/trial/redis").json == {"count": 1}
+    assert service.stop() == 0
     spans = {span["span_id"]: span for span in collector.spans()}
     (command,) = [span for span in spans.values() if span["name"] == "INCRBY"]
     assert spans[command["parent"]]["name"] == "GET /trial/redis"

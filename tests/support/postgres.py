@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.packages import find
@@ -26,9 +28,53 @@ def _demote() -> None:
         os.setuid(user.pw_uid)
 
 
+@dataclass
+class Postgres:
+    """A running server.
+
+    Attributes:
+        url: of its database `postgres`, as its superuser `app`.
+        port: on 127.0.0.1.
+        folder: of this start; `data` in it is the server's.
+        programs: the folder of `psql`, `pg_dump` and the like, of the server's version.
+        process: the server; a test may freeze or kill it.
+    """
+
+    port: int
+    folder: Path
+    programs: Path
+    process: subprocess.Popen[bytes]
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://app:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def run(self, program: str, *arguments: str) -> str:
+        """What one of `programs` prints."""
+        command = [str(self.programs / program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def sql(self, statement: str, url: str = "") -> list[list[str]]:
+        """The rows that a statement gives, each value as text."""
+        output = self.run("psql", "-XqAt", "-F\t", "-v", "ON_ERROR_STOP=1", "-d", url or self.url, "-c", statement)
+        return [line.split("\t") for line in output.splitlines()]
+
+    def create(self, template: str = "template1") -> str:
+        """The URL of a new database, a copy of `template`, to which nobody is connected."""
+        name = f"{template}_{next(self._numbers)}"
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url_of(name)
+
+
 @contextlib.contextmanager
-def postgres(**settings: str) -> Iterator[str]:
-    """A server with these settings (`max_connections="40"`); its URL. It and its data are gone afterwards."""
+def postgres(**settings: str) -> Iterator[Postgres]:
+    """A server with these settings (`max_connections="40"`). It and its data are gone afterwards."""
     initdb = find("/usr/lib/postgresql/*/bin/initdb", "postgresql")
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: a socket's path has 107 characters
     if os.geteuid() == 0:
@@ -36,33 +82,34 @@ def postgres(**settings: str) -> Iterator[str]:
     password_file = folder / "password"
     password_file.write_text(PASSWORD)
     password_file.chmod(0o644)
-    data, port = folder / "data", free_port()
-    options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(folder), **settings}
-    command = [
-        str(initdb),
-        "-D",
-        str(data),
-        "-U",
-        "app",
-        "--auth=scram-sha-256",
-        f"--pwfile={password_file}",
-        "--no-sync",
-    ]
+    command = [str(initdb), "-D", str(folder / "data"), "-U", "app", "--auth=scram-sha-256"]
+    command += [f"--pwfile={password_file}", "--no-sync"]
     subprocess.run(command, preexec_fn=_demote, cwd=folder, check=True, capture_output=True)
+    with serve(folder, **settings) as server:
+        yield server
+    shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def serve(folder: Path, **settings: str) -> Iterator[Postgres]:
+    """A server on the data in `folder`, on a port of its own."""
+    programs = find("/usr/lib/postgresql/*/bin/initdb", "postgresql").parent
+    port = free_port()
+    options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(folder), **settings}
     flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(initdb.with_name("postgres")), "-D", str(data), *flags],
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(programs / "postgres"), "-D", str(folder / "data"), *flags],
             preexec_fn=_demote,
             cwd=folder,
             stdout=log,
             stderr=log,
         )
     try:
-        ready = [str(initdb.with_name("pg_isready")), "-h", "127.0.0.1", "-p", str(port)]
+        ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL answers")
-        yield f"postgresql://app:{PASSWORD}@127.0.0.1:{port}/postgres"
+        yield Postgres(port, folder, programs, process)
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(20)
-        shutil.rmtree(folder)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)

@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-import socket
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from support.packages import find
 from support.service import free_port, wait_for
 
 
-@contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    """The URL of a Debian Redis that keeps nothing, with what it says in `folder`; it is gone afterwards."""
-    port = free_port()
-    command = [str(find("redis-server", "redis-server")), "--port", str(port), "--bind", "127.0.0.1"]
-    command += ["--save", "", "--appendonly", "no", "--dir", str(folder), "--logfile", str(folder / "redis.log")]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+@dataclass
+class Redis:
+    """A Debian Redis that keeps nothing, with what it says in `folder`; a test may freeze, kill and start it again."""
 
-    def answers() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16) == b"+PONG\r\n"
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = [str(find("redis-server", "redis-server")), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        command += ["--logfile", str(self.folder / "redis.log")]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        wait_for(self._answers, "Redis answers")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            self.process.wait(10)
+
+    def ask(self, *command: str) -> str:
+        """What a command gives, by redis-cli."""
+        program = [str(find("redis-cli", "redis-tools")), "-p", str(self.port), *command]
+        return subprocess.run(program, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return self.ask("ping") == "PONG"
         return False
 
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Redis]:
+    """A running Redis; it is gone afterwards."""
+    server = Redis(folder, free_port())
     try:
-        wait_for(answers, "Redis answers")
-        yield f"redis://127.0.0.1:{port}/0"
+        server.start()
+        yield server
     finally:
-        server.terminate()
-        server.wait(10)
+        server.stop()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from app.extensions import db
 from app.observability import logs
-from flask import Blueprint, Response, abort, g, jsonify, request
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from sqlalchemy import text
 
 blueprint = Blueprint("trial", __name__, url_prefix="/trial")
@@ -158,10 +158,7 @@ def ignore() -> Response:
 
 @blueprint.get("/redis")
 def use_redis() -> Response:
-    import redis
-
-    with redis.Redis.from_url(os.environ["TRIAL_REDIS_URL"]) as client:
-        return jsonify(count=client.incr("count"))
+    return jsonify(count=current_app.extensions["redis"].incr("count"))
 
 
 @blueprint.post("/lose/<word>")
