@@ -42,6 +42,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     database.init_app(app, settings)
     if settings.redis_url:
         import_module("app.redis").init_app(app, settings.redis_url)
+    if settings.ratelimit_enabled:
+        import_module("app.limiter").init_app(app, settings)
     health.init_app(app)
     register_features(app)
     if settings.api_docs:

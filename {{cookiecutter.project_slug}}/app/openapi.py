@@ -25,8 +25,8 @@ from app.validation import Operation
 
 blueprint = Blueprint("openapi", __name__, url_prefix="/api")
 REF = "#/components/schemas/{model}"
-# What app/validation.py answers with, and a path that fits no row.
-BODY_ERRORS, QUERY_ERRORS, PATH_ERRORS = {400, 413, 415, 422}, {422}, {404}
+# What app/validation.py and app/limits.py answer with, and a path that fits no row.
+BODY_ERRORS, QUERY_ERRORS, LIMIT_ERRORS, PATH_ERRORS = {400, 413, 415, 422}, {422}, {429}, {404}
 Json = dict[str, Any]
 
 
@@ -70,7 +70,7 @@ def make_document(app: Flask) -> Json:
             "summary": summary,
             "description": description.strip(),
             "parameters": describe_parameters(rule, operation, refs, schemas),
-            "responses": describe_responses(rule, operation, refs, schemas),
+            "responses": describe_responses(rule, operation, is_limited(app, view), refs, schemas),
         }
         if operation.body:
             content = describe_content("application/json", refs[operation.body, "validation"], schemas)
@@ -97,7 +97,12 @@ def describe_parameters(rule: Rule, operation: Operation, refs: Any, schemas: Js
     return found
 
 
-def describe_responses(rule: Rule, operation: Operation, refs: Any, schemas: Json) -> Json:
+def is_limited(app: Flask, view: Any) -> bool:
+    """Whether a view has a decorator of app/limits.py, and limits are on."""
+    return "limits" in app.extensions and "limited" in view.__dict__
+
+
+def describe_responses(rule: Rule, operation: Operation, limited: bool, refs: Any, schemas: Json) -> Json:
     """The view's own answer, and every problem that is to be expected."""
     answer: Json = {"description": HTTP_STATUS_CODES[operation.status]}
     if operation.answer:
@@ -105,11 +110,13 @@ def describe_responses(rule: Rule, operation: Operation, refs: Any, schemas: Jso
     if operation.status == 201:
         answer["headers"] = {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
     expected = {*operation.errors, *(BODY_ERRORS if operation.body else ()), *(QUERY_ERRORS if operation.query else ())}
-    expected |= PATH_ERRORS if rule.arguments else set()
+    expected |= {*(PATH_ERRORS if rule.arguments else ()), *(LIMIT_ERRORS if limited else ())}
     content = describe_content("application/problem+json", refs[Problem, "serialization"], schemas)
     responses: Json = {str(operation.status): answer}
     for status in sorted(expected):
         responses[str(status)] = {"description": HTTP_STATUS_CODES[status], "content": content}
+        if status == 429:
+            responses["429"]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return responses | {"default": {"description": "Any other problem", "content": content}}
 
 

@@ -125,6 +125,25 @@ def check_connections(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     return needed <= accepted, detail, f"ALTER SYSTEM SET max_connections = {needed + 3}, or a pooler in front"
 
 
+def check_redis(app: Flask, settings: Settings) -> tuple[bool, str, str]:
+    """One that cannot be written to keeps nobody logged in, and nothing in the cache, while the service looks well.
+
+    None at all is no fault: each worker counts limits by itself then, so that what one client may do is a multiple of
+    what was set. That is told and does not fail, for the mend at hand would be to limit nobody.
+    """
+    if settings.redis_url is None:
+        counters = settings.plan().workers * int(load_answers()["max_replicas"])
+        alone = f"; up to {counters} workers count {settings.ratelimit_writes} each" if settings.ratelimit_enabled else ""
+        return True, f"there is none{alone}", ""
+    from redis import RedisError
+
+    try:
+        app.extensions["redis"].set("cache:preflight", "", px=1)
+    except RedisError as error:
+        return False, f"{type(error).__name__}: {error}", "see that REDIS_URL is right"
+    return True, "Redis takes writes", ""
+
+
 CHECKS: dict[str, Callable[[Flask, Settings], tuple[bool, str, str]]] = {
     "debug": check_debug,
     "memory": check_memory,
@@ -135,6 +154,7 @@ CHECKS: dict[str, Callable[[Flask, Settings], tuple[bool, str, str]]] = {
     "database": check_database,
     "migrations": check_migrations,
     "connections": check_connections,
+    "redis": check_redis,
 }
 
 

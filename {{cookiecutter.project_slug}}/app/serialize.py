@@ -18,10 +18,20 @@ class JSONProvider(DefaultJSONProvider):
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         try:
-            return orjson.dumps(obj, self.other, OPTIONS).decode()
+            return to_json(obj).decode()
         except TypeError:  # an integer of more than 64 bits, say, or half a surrogate pair
             return super().dumps(obj, **kwargs)
 
-    def other(self, value: Any) -> Any:
-        """What orjson does not know, as JSON knows it."""
-        return format_time(value) if isinstance(value, datetime) else self.default(value)
+
+def to_json(value: Any) -> bytes:
+    """`value` as JSON.
+
+    Raises:
+        TypeError: JSON, or orjson, cannot hold it.
+    """
+    return orjson.dumps(value, to_plain, OPTIONS)
+
+
+def to_plain(value: Any) -> Any:
+    """What orjson does not know, as JSON knows it."""
+    return format_time(value) if isinstance(value, datetime) else DefaultJSONProvider.default(value)

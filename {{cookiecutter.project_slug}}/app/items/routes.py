@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, abort, url_for
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm.exc import StaleDataError
 
+from app import cache, limits
 from app.extensions import db
 from app.items.model import Item
-from app.items.schema import ItemCreate, ItemPage, ItemShown, ItemUpdate, Page
+from app.items.schema import ItemCreate, ItemPage, ItemShown, ItemSummary, ItemUpdate, Page
 from app.observability.metrics import exporter
 from app.validation import Operation
 
 blueprint = Blueprint("items", __name__, url_prefix="/api/items")
 LARGEST_ID = 2**63 - 1
+SUMMARY = "items:summary"  # its key in the cache, forgotten after each write
 
 
 @blueprint.post("")
+@limits.writes
 @exporter.counter(  # type: ignore[untyped-decorator]
     "items_created", "Requests to create an item, by outcome.", labels={"status": lambda r: r.status_code}
 )
@@ -28,6 +31,7 @@ def create_item(body: ItemCreate) -> tuple[Item, dict[str, str]]:
     item = Item(name=body.name, quantity=body.quantity)
     db.session.add(item)
     db.session.commit()
+    cache.forget(SUMMARY)
     return item, {"Location": url_for("items.read_item", item_id=item.id)}
 
 
@@ -44,6 +48,17 @@ def list_items(query: Page) -> dict[str, Any]:
     return {"items": items, "next_cursor": f"{items[-1].id:016x}" if len(found) > len(items) else None}
 
 
+@blueprint.get("/summary")
+@Operation(answer=ItemSummary)
+def summarize_items() -> dict[str, int]:
+    """Count all items.
+
+    It may be half a minute old.
+    """
+    summary: dict[str, int] = cache.get_or_compute(SUMMARY, 30, count_items)
+    return summary
+
+
 @blueprint.get("/<int:item_id>")
 @Operation(answer=ItemShown)
 def read_item(item_id: int) -> Item:
@@ -52,6 +67,7 @@ def read_item(item_id: int) -> Item:
 
 
 @blueprint.patch("/<int:item_id>")
+@limits.writes
 @Operation(body=ItemUpdate, answer=ItemShown, errors=(409,))
 def update_item(item_id: int, body: ItemUpdate) -> Item:
     """Change an item."""
@@ -62,10 +78,12 @@ def update_item(item_id: int, body: ItemUpdate) -> Item:
         db.session.commit()
     except StaleDataError:
         abort(409, "The item was changed by somebody else meanwhile. Read it again, then repeat the change.")
+    cache.forget(SUMMARY)
     return item
 
 
 @blueprint.delete("/<int:item_id>")
+@limits.writes
 @Operation(status=204, errors=(409,))
 def delete_item(item_id: int) -> tuple[str, int]:
     """Delete an item."""
@@ -74,7 +92,13 @@ def delete_item(item_id: int) -> tuple[str, int]:
         db.session.commit()
     except StaleDataError:
         abort(409, "The item was changed by somebody else meanwhile. Read it again, then repeat the deletion.")
+    cache.forget(SUMMARY)
     return "", 204
+
+
+def count_items() -> dict[str, int]:
+    count, quantity = db.session.execute(select(func.count(Item.id), func.coalesce(func.sum(Item.quantity), 0))).one()
+    return {"items": count, "quantity": int(quantity)}
 
 
 def find_item(item_id: int) -> Item:

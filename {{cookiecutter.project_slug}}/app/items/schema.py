@@ -55,6 +55,13 @@ class ItemShown(BaseModel):
     updated_at: Time
 
 
+class ItemSummary(BaseModel):
+    """All items together."""
+
+    items: int = Field(description="How many there are.", examples=[2])
+    quantity: int = Field(description="The sum of their quantities.", examples=[8])
+
+
 class ItemPage(BaseModel):
     """Some items, in the order of their creation."""
 

@@ -24,7 +24,7 @@ from pythonjsonlogger.core import BaseJsonFormatter, merge_record_extra
 from app.clock import format_time
 
 STDOUT = 1
-QUIET = ("alembic.runtime.plugins", "botocore", "urllib3")  # they tell at INFO what nobody asks
+QUIET = ("alembic.runtime.plugins", "botocore", "flask-limiter", "urllib3")  # they tell at INFO what nobody asks
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # empty unless tracing is on
 

@@ -108,6 +108,8 @@ def announce(server: Any) -> None:
     )
     for exporter in application().extensions["exporters"]:
         server.log.info("sends %s", exporter)
+    if settings.ratelimit_enabled and not settings.redis_url:
+        server.log.info("limits are counted by each worker alone: there is no REDIS_URL")
 
 
 def application() -> Any:
