@@ -38,6 +38,17 @@ class Redis:
             self.process.terminate()
             self.process.wait(10)
 
+    def freeze(self) -> None:
+        """It answers nobody any more; the kernel still takes connections for it."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
     def ask(self, *command: str) -> str:
         """What a command gives, by redis-cli."""
         program = [str(find("redis-cli", "redis-tools")), "-p", str(self.port), *command]

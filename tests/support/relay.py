@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from collections.abc import Iterator
 
 
 class Relay:
@@ -13,6 +15,7 @@ class Relay:
     other has just closed.
 
     Attributes:
+        delay: may be changed while it runs.
         connections: how many were made to it.
     """
 
@@ -30,6 +33,12 @@ class Relay:
         self._server.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
+
+    async def cut_off(self) -> None:
+        """End at once, with the connections that are open."""
+        for task in self._tasks:
+            task.cancel()
+        await self.__aexit__()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -52,3 +61,20 @@ class Relay:
             await asyncio.sleep(self.delay)
         finally:
             writer.close()
+
+
+@contextlib.contextmanager
+def relaying(target: int) -> Iterator[Relay]:
+    """A relay in a thread of its own, without delay at first; its end cuts off who still uses it."""
+    relay = Relay(target, 0.0)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(relay.__aenter__(), loop).result(10)
+        yield relay
+        asyncio.run_coroutine_threadsafe(relay.cut_off(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

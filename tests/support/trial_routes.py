@@ -10,10 +10,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
+from app import cache, limits
 from app.extensions import db
 from app.observability import logs
-from flask import Blueprint, Response, abort, current_app, g, jsonify, request
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request, session
 from sqlalchemy import text
 
 blueprint = Blueprint("trial", __name__, url_prefix="/trial")
@@ -159,6 +161,38 @@ def ignore() -> Response:
 @blueprint.get("/redis")
 def use_redis() -> Response:
     return jsonify(count=current_app.extensions["redis"].incr("count"))
+
+
+@blueprint.get("/everything")
+@limits.writes
+def use_everything() -> Response:
+    """What a request can ask of Redis: a session, a limit and a value of the cache."""
+    session["seen"] = True
+    return jsonify(pid=os.getpid(), value=cache.get_or_compute("everything", 30, lambda: 1))
+
+
+@blueprint.get("/cached/<key>")
+def show_cached(key: str) -> Response:
+    """What stands in `source`, computed while there is no `hold`; `computed` gets a line for each time."""
+    folder = Path(request.args["folder"])
+
+    def compute() -> str:
+        value = (folder / "source").read_text()
+        with (folder / "computed").open("a") as computed:
+            computed.write(f"{os.getpid()}\n")
+        while (folder / "hold").exists():
+            time.sleep(0.01)
+        if not value:
+            raise LookupError("there is nothing in the source")
+        return value
+
+    return jsonify(value=cache.get_or_compute(key, 30, compute))
+
+
+@blueprint.get("/forget/<key>")
+def forget(key: str) -> Response:
+    cache.forget(key)
+    return jsonify(pid=os.getpid())
 
 
 @blueprint.post("/lose/<word>")

@@ -1,6 +1,7 @@
 """Leave a dependency alone while it is down, so that requests do not wait for it one after the other.
 
-The first failure opens the breaker: calls fail at once. One thread asks every second until it answers, and closes it.
+The first failure opens the breaker: calls fail at once. One thread asks at once, then every second, until it is
+answered, and closes it. So one lost connection or slow answer costs the others a moment, and nobody is told.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Breaker:
         name: of the dependency.
         ask: returns if the dependency answers; raises, within a second or so, if not.
         error: what was wrong when it opened; empty while it is closed.
-        on_change: called with that error, or "" when the dependency answers again, once at each change.
+        on_change: called with that error when the dependency does not answer, and with "" when it answers again,
+            once at each change.
     """
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
@@ -47,16 +49,22 @@ class Breaker:
             if self.error:
                 return
             self.error = type(error).__name__
-        self.on_change(self.error)
         threading.Thread(target=self._wait_until_up, daemon=True, name=f"wait for {self.name}").start()
 
     def _wait_until_up(self) -> None:
-        while True:
+        told = False
+        while not self._answers():
+            if not told:
+                self.on_change(self.error)
+                told = True
             time.sleep(PAUSE)
-            try:
-                self.ask()
-            except Exception:  # noqa: S112  whatever it throws, it is down
-                continue
-            self.error = ""
+        self.error = ""
+        if told:
             self.on_change("")
-            return
+
+    def _answers(self) -> bool:
+        try:
+            self.ask()
+        except Exception:  # whatever it throws, it is down
+            return False
+        return True

@@ -133,7 +133,9 @@ def check_redis(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     """
     if settings.redis_url is None:
         counters = settings.plan().workers * int(load_answers()["max_replicas"])
-        alone = f"; up to {counters} workers count {settings.ratelimit_writes} each" if settings.ratelimit_enabled else ""
+        alone = (
+            f"; up to {counters} workers count {settings.ratelimit_writes} each" if settings.ratelimit_enabled else ""
+        )
         return True, f"there is none{alone}", ""
     from redis import RedisError
 

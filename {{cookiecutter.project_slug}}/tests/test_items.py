@@ -153,6 +153,13 @@ def test_a_change_to_what_somebody_else_changed_meanwhile_is_a_conflict(
     assert client.get(where).get_json()["quantity"] == 9
 
 
+def test_a_summary_counts_what_is_there(client: FlaskClient) -> None:
+    assert client.get(f"{URL}/summary").get_json() == {"items": 0, "quantity": 0}
+    for quantity in (3, 2**31 - 1):
+        client.post(URL, json={"name": "bolt", "quantity": quantity})
+    assert client.get(f"{URL}/summary").get_json() == {"items": 2, "quantity": 2**31 + 2}
+
+
 def test_creations_are_counted_by_outcome(client: FlaskClient) -> None:
     def counted() -> list[float]:
         return [REGISTRY.get_sample_value("items_created_total", {"status": code}) or 0 for code in ("201", "422")]

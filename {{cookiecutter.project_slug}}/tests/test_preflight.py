@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app import database, preflight
-from app.capacity import Limits
+from app.capacity import Limits, load_answers
 from app.extensions import db
 from app.preflight import Finding, examine
 from tests.conftest import MakeApp
@@ -36,6 +36,7 @@ def find(app: Flask, check: str) -> Finding:
         ("proxies", {**PRODUCTION}, {**PRODUCTION, "TRUSTED_PROXY_HOPS": "1"}),
         ("proxies", {**PRODUCTION}, {}),
         ("database", {"DATABASE_URL": PRODUCTION["DATABASE_URL"]}, {}),
+        ("redis", {"REDIS_URL": "redis://:canary@127.0.0.1:1/0"}, {}),
     ],
 )
 def test_a_setting_that_means_an_outage_is_found(
@@ -65,6 +66,13 @@ def test_a_driver_that_blocks_all_greenlets_is_found(
     assert find(threads, "driver").ok
     assert find(in_development, "driver").ok
     assert "stops all requests" in find(in_development, "driver").detail
+
+
+def test_limits_that_each_worker_counts_alone_are_told(make_app: MakeApp) -> None:
+    limited, free = (make_app(RATELIMIT_ENABLED=switch, WEB_CONCURRENCY="3") for switch in ("1", "0"))
+    counters = 3 * int(load_answers()["max_replicas"])
+    assert f"{counters} workers count 300 per minute each" in find(limited, "redis").detail
+    assert "count" not in find(free, "redis").detail
 
 
 @pytest.mark.parametrize("name", ["DEBUG", "TESTING"])
