@@ -17,7 +17,7 @@ from app.settings import Settings
 # KEYS: the counter. ARGV: how many, milliseconds of the window.
 COUNT = """
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
-if count == tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return {count, redis.call('PTTL', KEYS[1])}
 """
 
@@ -33,14 +33,14 @@ class OneTrip(RedisStorage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         count, left = self.count([self.prefixed_key(key)], [amount, expiry * 1000])
-        g.setdefault("limits", {})[key] = count, time.time() + left / 1000
+        g.setdefault("_limits", {})[key] = count, time.time() + left / 1000
         return int(count)
 
     def get(self, key: str) -> int:
-        return int(g.limits[key][0])
+        return int(g._limits[key][0])
 
     def get_expiry(self, key: str) -> float:
-        return float(g.limits[key][1])
+        return float(g._limits[key][1])
 
 
 class Limits:

@@ -17,7 +17,7 @@ GONE = "redis://127.0.0.1:1/0"  # nothing answers there
 
 @pytest.fixture(params=["", GONE], ids=["none", "gone"])
 def app(make_app: MakeApp, request: pytest.FixtureRequest) -> Iterator[Flask]:
-    app = make_app(REDIS_URL=request.param)
+    app = make_app(REDIS_URL=request.param, LOG_LEVEL="ERROR")
     with app.app_context():
         yield app
 

@@ -58,7 +58,9 @@ def told(response: TestResponse) -> dict[str, int]:
     return {name: int(value) for name, value in response.headers if name.startswith(("X-RateLimit", "Retry-After"))}
 
 
-def test_what_is_too_much_is_a_problem_that_says_when_to_come_back(make_client: MakeClient) -> None:
+def test_what_is_too_much_is_a_problem_that_says_when_to_come_back(
+    make_client: MakeClient, log_lines: LogLines
+) -> None:
     client = make_client(RATELIMIT_WRITES="2 per minute")
     answers = [post(client) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -69,6 +71,7 @@ def test_what_is_too_much_is_a_problem_that_says_when_to_come_back(make_client: 
     assert 1 <= told(answers[2])["Retry-After"] <= 61
     assert answers[2].content_type == "application/problem+json"
     assert answers[2].get_json()["detail"] == "At most 2 per minute from one client."
+    assert {line["logger"] for line in log_lines()} == {"app.request"}, "nor is it worth another line"
 
 
 def test_all_limited_views_share_what_a_client_may_do(make_client: MakeClient) -> None:

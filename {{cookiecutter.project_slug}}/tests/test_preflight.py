@@ -36,7 +36,7 @@ def find(app: Flask, check: str) -> Finding:
         ("proxies", {**PRODUCTION}, {**PRODUCTION, "TRUSTED_PROXY_HOPS": "1"}),
         ("proxies", {**PRODUCTION}, {}),
         ("database", {"DATABASE_URL": PRODUCTION["DATABASE_URL"]}, {}),
-        ("redis", {"REDIS_URL": "redis://:canary@127.0.0.1:1/0"}, {}),
+        ("redis", {"REDIS_URL": "redis://:canary@127.0.0.1:1/0", "LOG_LEVEL": "ERROR"}, {}),
     ],
 )
 def test_a_setting_that_means_an_outage_is_found(
