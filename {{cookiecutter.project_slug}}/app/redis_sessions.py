@@ -5,6 +5,7 @@ Redis is asked once by a request that touches its session, and told once by one 
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +14,11 @@ from flask.sessions import session_json_serializer
 from flask_session.base import Serializer
 from flask_session.redis import RedisSessionInterface
 from itsdangerous import BadSignature, TimestampSigner
-from redis import ConnectionError as RedisConnectionError
-from redis import TimeoutError as RedisTimeoutError
+from redis import RedisError, ResponseError
 
 from app.sessions import Session
 
-UNREACHABLE = (RedisConnectionError, RedisTimeoutError)
+log = logging.getLogger(__name__)
 RENEWALS = 4  # in a lifetime: a client that only reads has Redis and its cookie renewed when a quarter has gone
 
 
@@ -43,7 +43,7 @@ class RedisSession(Session):
         cleared: what the client's cookie stood for ends with this request.
         stale: its time has to be renewed.
         unreadable: Redis did not answer. The session looks empty, and what is written into it is lost. The client keeps
-            its cookie, and so has its session again when Redis is back. (`app/breaker.py` logs the change, once.)
+            its cookie, and so has its session again when Redis is back.
     """
 
     sid = ""
@@ -84,8 +84,9 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
             return {}
         try:
             data = self._retrieve_session_data(self._get_store_id(sid))
-        except UNREACHABLE:
+        except RedisError as error:
             session.unreadable = True
+            tell(error)
             return {}
         if not isinstance(data, dict):
             return {}  # an id that Redis does not know is not taken over: it may be somebody else's choice
@@ -104,8 +105,9 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
             return
         try:
             kept = self.write(session)
-        except UNREACHABLE:
+        except RedisError as error:
             kept = False
+            tell(error)
         cookie = {
             "domain": self.get_cookie_domain(app),
             "path": self.get_cookie_path(app),
@@ -141,3 +143,9 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
         values = dict(session)
         session.clear()
         session.update(values)
+
+
+def tell(error: RedisError) -> None:
+    """Log that Redis refused, being full for example. That it is down `app/breaker.py` has told, once."""
+    if isinstance(error, ResponseError):
+        log.warning("a session is lost: %s", error)

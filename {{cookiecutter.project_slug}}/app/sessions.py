@@ -67,7 +67,7 @@ class CookieSessions(SecureCookieSessionInterface):
         return super().open_session(self.app, request) or {}
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        if session.accessed:
+        if session.accessed or session.modified:
             super().save_session(app, session, response)
 
 
