@@ -104,7 +104,7 @@ def test_a_session_lasts_eight_hours_in_a_cookie_that_scripts_cannot_read(either
 def test_what_a_view_keeps_comes_back_as_it_was(either: Service) -> None:
     browser = log_in(either)
     browser.get(either, "/trial/see")
-    assert browser.get(either, "/trial/whoami").json["seen"].endswith("Z"), "a time, not a text"
+    assert browser.get(either, "/trial/whoami").json["seen"] == "datetime", "which JSON alone does not have"
 
 
 def test_redis_is_asked_by_nobody_who_does_not_touch_a_session(on_redis: Service, redis_server: Redis) -> None:
@@ -222,6 +222,17 @@ def test_what_json_cannot_hold_fails_the_request_that_wanted_to_keep_it(on_redis
     assert user(browser, on_redis) == "ann"
 
 
+def test_a_redis_that_is_full_keeps_nothing_new_and_fails_no_request(on_redis: Service, redis_server: Redis) -> None:
+    browser = log_in(on_redis)
+    redis_server.ask("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert browser.get(on_redis, "/trial/see").status == 200
+        on_redis.wait_for_log(level="WARNING", logger="app.redis_sessions", message="a session is lost: .*memory")
+        assert user(browser, on_redis) == "ann"
+    finally:
+        redis_server.ask("CONFIG", "SET", "maxmemory", "0")
+
+
 # Redis is gone
 
 
@@ -233,7 +244,8 @@ def test_while_redis_is_frozen_nobody_is_known_and_then_everybody_again(start: S
         server.process.send_signal(signal.SIGSTOP)
         for _ in range(3):
             assert user(browser, service) is None
-            assert browser.get(service, "/trial/see").status == 200
+            for path in ("/trial/see", "/trial/see-and-forget"):
+                assert browser.get(service, path).status == 200
             assert browser.post(service, "/trial/login", csrf_token=token, user="bea").status == 503
         assert browser.cookies == kept
         assert leaver.get(service, "/trial/logout").status == 200

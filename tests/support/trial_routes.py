@@ -194,12 +194,20 @@ def login() -> Response:
 
 @blueprint.get("/whoami")
 def whoami() -> Response:
-    return jsonify(user=session.get("user"), seen=session.get("seen"), pid=os.getpid())
+    return jsonify(user=session.get("user"), seen=type(session.get("seen")).__name__, pid=os.getpid())
 
 
 @blueprint.get("/see")
 def see() -> Response:
     session["seen"] = datetime.now(UTC)  # of no kind that JSON has
+    return whoami()
+
+
+@blueprint.get("/see-and-forget")
+def see_and_forget() -> Response:
+    """As a message is flashed and shown: what was empty is empty again."""
+    see()
+    del session["seen"]
     return whoami()
 
 

@@ -43,7 +43,7 @@ class RedisSession(Session):
         cleared: what the client's cookie stood for ends with this request.
         stale: its time has to be renewed.
         unreadable: Redis did not answer. The session looks empty, and what is written into it is lost. The client keeps
-            its cookie, and so has its session again when Redis is back.
+            its cookie, and so has its session again when Redis is back; only `clear` takes it away.
     """
 
     sid = ""
@@ -101,7 +101,7 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
         """
         if session.accessed:
             response.vary.add("Cookie")
-        if not session.modified and not session.stale:
+        if session.unreadable or not (session.modified or session.stale):
             return
         try:
             kept = self.write(session)
@@ -119,7 +119,7 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
         name = self.get_cookie_name(app)
         if kept:
             response.set_cookie(name, self.signer.sign(session.sid).decode(), max_age=self.lifetime, **cookie)
-        elif session.cleared or not session:  # also if Redis could not be told: the client shall not go on with it
+        elif session.cleared or not session:  # also where Redis could not be told
             response.delete_cookie(name, **cookie)
 
     def write(self, session: RedisSession) -> bool:
@@ -128,7 +128,7 @@ class RedisSessions(RedisSessionInterface):  # type: ignore[misc]
             ended, _ = self.identify(session.request)
             if ended:
                 self._delete_session(self._get_store_id(ended))
-        if session.unreadable or not session:
+        if not session:
             return False
         known = bool(session.sid)
         session.sid = session.sid or self._generate_sid(self.sid_length)
