@@ -40,6 +40,9 @@ class Visit:
 class Chromium:
     """`with Chromium() as browser: browser.visit(url)`. It is spoken to through a pipe, in the DevTools protocol."""
 
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
     def __enter__(self) -> Chromium:
         reads, self.output = os.pipe()
         self.input, writes = os.pipe()
@@ -50,7 +53,7 @@ class Chromium:
                 os.dup2(end, number)
 
         self.home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.home.name}"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={self.home.name}", *self.options]
         self.process = subprocess.Popen(
             [find("chromium", "chromium"), *options, "--remote-debugging-pipe"],
             stdout=subprocess.DEVNULL,

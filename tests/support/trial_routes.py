@@ -10,12 +10,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app import cache, limits
 from app.extensions import db
 from app.observability import logs
-from flask import Blueprint, Response, abort, current_app, g, jsonify, request, session
+from flask import Blueprint, Response, abort, current_app, g, jsonify, render_template_string, request, session
 from sqlalchemy import text
 
 blueprint = Blueprint("trial", __name__, url_prefix="/trial")
@@ -206,3 +207,70 @@ def lose(word: str) -> Response:
 def trace() -> Response:
     time.sleep(0.01)
     raise LookupError("in a thread that had other requests before")
+
+
+# Sessions and forms
+
+
+@blueprint.get("/login")
+def show_login() -> str:
+    return render_template_string(
+        '<form method="post"><input name="user"><input type="hidden" name="csrf_token" value="{{ csrf_token() }}"></form>'
+    )
+
+
+@blueprint.post("/login")
+def login() -> Response:
+    session.clear()
+    session["user"] = request.form["user"]
+    return whoami()
+
+
+@blueprint.get("/whoami")
+def whoami() -> Response:
+    return jsonify(user=session.get("user"), seen=type(session.get("seen")).__name__, pid=os.getpid())
+
+
+@blueprint.get("/see")
+def see() -> Response:
+    session["seen"] = datetime.now(UTC)  # of no kind that JSON has
+    return whoami()
+
+
+@blueprint.get("/see-and-forget")
+def see_and_forget() -> Response:
+    """As a message is flashed and shown: what was empty is empty again."""
+    see()
+    del session["seen"]
+    return whoami()
+
+
+@blueprint.get("/logout")
+def logout() -> Response:
+    session.clear()
+    return whoami()
+
+
+@blueprint.get("/keep-a-set")
+def keep_a_set() -> Response:
+    session["numbers"] = {1, 2}
+    return whoami()
+
+
+@blueprint.get("/write-late")
+def write_late() -> Response:
+    """A change that ends after the session was ended elsewhere."""
+    whoami()
+    redis = current_app.extensions["redis"]
+    redis.delete(*redis.keys("sess:*"))
+    session["late"] = True
+    return whoami()
+
+
+@blueprint.get("/end-redis")
+def end_redis() -> Response:
+    """A change that ends after Redis did."""
+    whoami()
+    current_app.extensions["redis"].shutdown(nosave=True)
+    session["late"] = True
+    return whoami()

@@ -23,7 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from app import cli, database, errors, health, security, serialize
+    from app import cli, csrf, database, errors, health, security, serialize, sessions
     from app.observability import logs, metrics, request_log
     from app.settings import load_settings
 
@@ -39,11 +39,13 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     errors.init_app(app)
     security.init_app(app, settings)
+    csrf.init_app(app, settings)
     database.init_app(app, settings)
     if settings.redis_url:
         import_module("app.redis").init_app(app, settings.redis_url)
     if settings.ratelimit_enabled:
         import_module("app.limiter").init_app(app, settings)
+    sessions.init_app(app, settings)
     health.init_app(app)
     register_features(app)
     if settings.api_docs:

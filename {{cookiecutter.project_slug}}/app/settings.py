@@ -16,6 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +281,14 @@ class Settings:
             "DEBUG": False,  # FLASK_DEBUG would show every line of the log, whatever LOG_LEVEL says
             "MAX_CONTENT_LENGTH": self.max_content_length,
             "PREFERRED_URL_SCHEME": "https" if self.production else "http",
+            # Under this name browsers keep a cookie only from this very host, over TLS, for all of its paths: none that
+            # a neighbour of our domain has set. Behind a prefix the path is that, and the name an ordinary one.
+            "SESSION_COOKIE_NAME": "__Host-session" if self.production and not self.script_name else "session",
+            "SESSION_COOKIE_PATH": self.script_name or "/",
             "SESSION_COOKIE_SECURE": self.production,
             "SESSION_COOKIE_HTTPONLY": True,
             "SESSION_COOKIE_SAMESITE": "Lax",
+            "PERMANENT_SESSION_LIFETIME": timedelta(hours=8),
         }
 
 
