@@ -108,6 +108,8 @@ OTHERS = {
     "SESSION_COOKIE_*": "Flask's configuration",
     "SQLALCHEMY_*": "Flask's configuration",
     "TCP_*": "an option of sockets",
+    "KEYS": "what a script of Redis is given",
+    "ARGV": "what a script of Redis is given",
 }
 ASIDE = "tests/"  # made-up names are what tests are for
 
