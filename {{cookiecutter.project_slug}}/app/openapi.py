@@ -111,7 +111,7 @@ def describe_responses(rule: Rule, operation: Operation, refs: Any, schemas: Jso
     if sent:
         answer["headers"] = {name: {"description": told, "schema": {"type": "string"}} for name, told in sent.items()}
     expected = {*operation.errors, *(BODY_ERRORS if operation.body else ()), *(QUERY_ERRORS if operation.query else ())}
-    expected |= PATH_ERRORS if rule.arguments else set()
+    expected |= (PATH_ERRORS if rule.arguments else set()) | ({400} if 412 in operation.errors else set())
     content = describe_content("application/problem+json", refs[Problem, "serialization"], schemas)
     responses: Json = {str(operation.status): answer}
     if operation.versioned and "GET" in (rule.methods or ()):
