@@ -108,6 +108,10 @@ OTHERS = {
     "SESSION_COOKIE_*": "Flask's configuration",
     "SQLALCHEMY_*": "Flask's configuration",
     "TCP_*": "an option of sockets",
+    "SQLITE_BUSY*": "errors of SQLite",
+    "ON_ERROR_STOP": "a variable of psql",
+    "TG_OP": "a variable of triggers",
+    "RESTORED": "set by who follows docs/backup.md",
 }
 ASIDE = "tests/"  # made-up names are what tests are for
 
