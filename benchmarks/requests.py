@@ -60,9 +60,9 @@ def measure() -> list[Row]:
         return rows + [row for what, message in ROUTES.items() for row in compare(what, message, services)]
 
 
-def compare(what: str, message: bytes, services: dict[str, Service]) -> Iterator[Row]:
-    """A row for each service but the first, which the others are held against."""
-    rounds = [{kind: load(service, message) for kind, service in services.items()} for _ in range(ROUNDS)]
+def compare(what: str, message: bytes, services: dict[str, Service], count: int = ROUNDS) -> Iterator[Row]:
+    """A row for each service but the first, which the others are held against, of so many rounds."""
+    rounds = [{kind: load(service, message) for kind, service in services.items()} for _ in range(count)]
     names = iter(services)
     base = next(names)
     bare, bare_rate = (median(values) for values in zip(*(found[base] for found in rounds), strict=True))

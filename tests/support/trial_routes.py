@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,11 +17,23 @@ from pathlib import Path
 from app import cache, limits
 from app.extensions import db
 from app.observability import logs
-from flask import Blueprint, Response, abort, current_app, g, jsonify, render_template_string, request, session
-from sqlalchemy import text
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    after_this_request,
+    current_app,
+    g,
+    jsonify,
+    render_template_string,
+    request,
+    session,
+)
+from sqlalchemy import event, text
 
 blueprint = Blueprint("trial", __name__, url_prefix="/trial")
 LOCK = threading.Lock()  # made when the application is imported
+BUFFER: list[object] = []
 
 
 @blueprint.get("/runtime")
@@ -274,3 +287,47 @@ def end_redis() -> Response:
     current_app.extensions["redis"].shutdown(nosave=True)
     session["late"] = True
     return whoami()
+
+
+# Data that is written, and defects
+
+
+@blueprint.post("/mortal")
+def create_and_die() -> Response:
+    """Create an item as `POST /api/items` does, in a process that is killed before or after the commit."""
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if request.headers.get("Die") == "before the commit":
+        event.listen(db.session(), "before_commit", die)
+    if request.headers.get("Die") == "after the commit":
+        after_this_request(die)
+    return current_app.view_functions["items.create_item"]()
+
+
+@blueprint.post("/write-behind")
+def write_behind() -> tuple[Response, int]:
+    """A defect: acknowledge what is kept in memory, to be written together with others later."""
+    BUFFER.append(request.get_json())
+    return jsonify(BUFFER[-1]), 201
+
+
+@blueprint.patch("/unguarded/<int:number>")
+def change_unguarded(number: int) -> Response:
+    """A defect: write without a look at what others wrote meanwhile."""
+    quantity = request.get_json()["quantity"]
+    db.session.execute(text("UPDATE items SET quantity = :new WHERE id = :id"), {"new": quantity, "id": number})
+    db.session.commit()
+    return jsonify(quantity=quantity)
+
+
+@blueprint.get("/by-offset")
+def list_by_offset() -> Response:
+    """A defect: pages that are counted from the first row, which shift when one before them goes."""
+    offset = int(request.args.get("cursor") or 0)
+    rows = db.session.execute(
+        text("SELECT id, name FROM items ORDER BY id LIMIT :limit OFFSET :offset"),
+        {"limit": int(request.args["limit"]), "offset": offset},
+    ).all()
+    return jsonify(items=[dict(row._mapping) for row in rows], next_cursor=offset + len(rows) if rows else None)

@@ -110,6 +110,10 @@ OTHERS = {
     "TCP_*": "an option of sockets",
     "KEYS": "what a script of Redis is given",
     "ARGV": "what a script of Redis is given",
+    "SQLITE_BUSY*": "errors of SQLite",
+    "ON_ERROR_STOP": "a variable of psql",
+    "TG_OP": "a variable of triggers",
+    "RESTORED": "set by who follows docs/backup.md",
 }
 ASIDE = "tests/"  # made-up names are what tests are for
 

@@ -4,7 +4,7 @@ Without Redis, and while it is down, they are computed every time; a caller neve
 
 Of many callers at once, in whatever process, one computes and the others wait for what it finds. It holds a lease
 meanwhile, and only who still holds it may keep its value. So what was computed before a write is never kept after it,
-when the write is followed by `forget`: that takes the lease away too.
+when the write is followed by `forget` (`@cache.forgets` above its view): that takes the lease away too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import orjson
@@ -73,6 +74,25 @@ def forget(*keys: str) -> None:
     """Drop what is kept of `keys`, and what is being computed of them; call it after the commit of a write."""
     for key in keys:
         run(FORGET, key)
+
+
+def forgets(*keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`forget` these after each call of a view, also of one that failed: it may have committed before.
+
+    It stands above the view's `@idempotent`, which commits.
+    """
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(view)
+        def call(**values: Any) -> Any:
+            try:
+                return current_app.ensure_sync(view)(**values)
+            finally:
+                forget(*keys)
+
+        return call
+
+    return decorate
 
 
 def run(script: str, key: str, *arguments: object) -> Any:

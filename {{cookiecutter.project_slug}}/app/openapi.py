@@ -20,6 +20,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import IntegerConverter, Rule
 
 from app.errors import Problem
+from app.preconditions import IF_MATCH, IF_NONE_MATCH
 from app.settings import ANSWERS, Settings
 from app.validation import Operation
 
@@ -82,7 +83,7 @@ def make_document(app: Flask) -> Json:
 
 
 def describe_parameters(rule: Rule, operation: Operation, refs: Any, schemas: Json) -> list[Json]:
-    """What stands in the path, as its converter takes it, and in the query."""
+    """What stands in the path, as its converter takes it, in the query, and in headers."""
     found = []
     for name, converter in rule._converters.items():  # Werkzeug tells it nowhere else
         schema: Json = {"type": "string", "pattern": f"^{converter.regex}$"}
@@ -94,7 +95,10 @@ def describe_parameters(rule: Rule, operation: Operation, refs: Any, schemas: Js
     model = resolve(refs[operation.query, "validation"], schemas) if operation.query else {}
     for name, schema in model.get("properties", {}).items():
         found.append({"name": name, "in": "query", "required": name in model.get("required", ()), "schema": schema})
-    return found
+    headers = [*operation.headers]
+    headers += [IF_MATCH] if 412 in operation.errors else []
+    headers += [IF_NONE_MATCH] if operation.versioned and "GET" in (rule.methods or ()) else []
+    return found + [{"in": "header", "required": False, **header} for header in headers]
 
 
 def is_limited(app: Flask, view: Any) -> bool:
@@ -107,12 +111,17 @@ def describe_responses(rule: Rule, operation: Operation, limited: bool, refs: An
     answer: Json = {"description": HTTP_STATUS_CODES[operation.status]}
     if operation.answer:
         answer["content"] = describe_content("application/json", refs[operation.answer, "serialization"], schemas)
-    if operation.status == 201:
-        answer["headers"] = {"Location": {"description": "Where it is.", "schema": {"type": "string"}}}
+    sent = {"Location": "Where it is."} if operation.status == 201 else {}
+    sent |= {"ETag": "Its version, for `If-Match` and `If-None-Match`."} if operation.versioned else {}
+    if sent:
+        answer["headers"] = {name: {"description": told, "schema": {"type": "string"}} for name, told in sent.items()}
     expected = {*operation.errors, *(BODY_ERRORS if operation.body else ()), *(QUERY_ERRORS if operation.query else ())}
     expected |= {*(PATH_ERRORS if rule.arguments else ()), *(LIMIT_ERRORS if limited else ())}
+    expected |= {400} if 412 in operation.errors else set()
     content = describe_content("application/problem+json", refs[Problem, "serialization"], schemas)
     responses: Json = {str(operation.status): answer}
+    if operation.versioned and "GET" in (rule.methods or ()):
+        responses["304"] = {"description": HTTP_STATUS_CODES[304]}
     for status in sorted(expected):
         responses[str(status)] = {"description": HTTP_STATUS_CODES[status], "content": content}
         if status == 429:

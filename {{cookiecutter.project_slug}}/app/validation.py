@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from flask import Response, abort, current_app, request
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError, WithJsonSchema
 
+from app import preconditions
 from app.clock import format_time
 from app.errors import Invalid
 
@@ -40,13 +41,17 @@ class Operation:
         query: the model of the query string.
         answer: the model of the JSON that a client gets. The document shows the same, and nothing else is sent.
         status: the status of that answer.
-        errors: statuses of the view's own problems, like 409.
+        versioned: what the view returns has a `version`, which becomes the `ETag`; a GET from who has it gets 304.
+        headers: of the request, as OpenAPI describes parameters.
+        errors: statuses of the view's own problems, like 409; one that answers 412 takes `If-Match`.
     """
 
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     answer: type[BaseModel] | None = None
     status: int = 200
+    versioned: bool = False
+    headers: tuple[dict[str, Any], ...] = ()
     errors: tuple[int, ...] = ()
 
     def __call__(self, view: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +66,11 @@ class Operation:
             found = (current_app.ensure_sync(view) if is_async else view)(**values)
             if self.answer is None or isinstance(found, Response):
                 return found
-            found, headers = found if isinstance(found, tuple) else (found, None)
+            found, headers = found if isinstance(found, tuple) else (found, {})
+            if self.versioned:
+                headers["ETag"] = preconditions.tag(found.version)
+                if request.method in ("GET", "HEAD") and preconditions.is_known(found.version):
+                    return Response(status=304, headers=headers)
             shown = self.answer.model_validate(found, from_attributes=True).model_dump_json()
             return Response(shown, self.status, headers, mimetype="application/json")
 

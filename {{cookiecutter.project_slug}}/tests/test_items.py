@@ -135,9 +135,18 @@ def test_a_bad_limit_or_cursor_is_pointed_at(client: FlaskClient, name: str, raw
     assert [error["pointer"] for error in response.get_json()["errors"]] == [f"/{name}"]
 
 
-@pytest.mark.parametrize(("method", "body"), [("PATCH", {"quantity": 1}), ("DELETE", None)])
-def test_a_change_to_what_somebody_else_changed_meanwhile_is_a_conflict(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, method: str, body: dict[str, int] | None
+CHANGES = pytest.mark.parametrize(("method", "body"), [("PATCH", {"quantity": 1}), ("DELETE", None)])
+
+
+@CHANGES
+@pytest.mark.parametrize(("headers", "status"), [({}, 409), ({"If-Match": '"1"'}, 412), ({"If-Match": "*"}, 412)])
+def test_a_change_to_what_somebody_else_changed_meanwhile_is_refused(
+    client: FlaskClient,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    body: dict[str, int] | None,
+    headers: dict[str, str],
+    status: int,
 ) -> None:
     find_item = routes.find_item
 
@@ -149,7 +158,7 @@ def test_a_change_to_what_somebody_else_changed_meanwhile_is_a_conflict(
 
     where = f"{URL}/{create(client)}"
     monkeypatch.setattr(routes, "find_item", find_and_be_overtaken)
-    assert client.open(where, method=method, json=body).status_code == 409
+    assert client.open(where, method=method, json=body, headers=headers).status_code == status
     assert client.get(where).get_json()["quantity"] == 9
 
 
@@ -158,6 +167,81 @@ def test_a_summary_counts_what_is_there(client: FlaskClient) -> None:
     for quantity in (3, 2**31 - 1):
         client.post(URL, json={"name": "bolt", "quantity": quantity})
     assert client.get(f"{URL}/summary").get_json() == {"items": 2, "quantity": 2**31 + 2}
+
+
+def test_the_tag_of_an_item_is_its_version(client: FlaskClient) -> None:
+    created = client.post(URL, json={"name": "bolt"})
+    where = created.headers["Location"]
+    assert created.headers["ETag"] == client.get(where).headers["ETag"] == '"1"'
+    assert client.patch(where, json={"quantity": 1}).headers["ETag"] == '"2"'
+    assert client.patch(where, json={"quantity": 1}).headers["ETag"] == '"2"', "nothing was changed"
+    assert client.get(where).headers["ETag"] == '"2"'
+
+
+@CHANGES
+@pytest.mark.parametrize("sent", ['"1"', "*", '"0", "1"', '"0","1",', 'W/"1", "1"', ' "a,b" , "1"'])
+def test_a_change_to_the_version_that_the_client_has_seen_is_made(
+    client: FlaskClient, method: str, body: dict[str, int] | None, sent: str
+) -> None:
+    response = client.open(f"{URL}/{create(client)}", method=method, json=body, headers={"If-Match": sent})
+    assert response.status_code < 300
+
+
+@CHANGES
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        *[(sent, 412) for sent in ('"2"', '""', '"01"', '"0", "2"', 'W/"1"', '"ü"', '"10"')],
+        *[(sent, 400) for sent in ("1", "", '"1', '1"', "*, *", '"1" "2"', 'w/"1"', "," * 8000, " ," * 4000 + "x")],
+    ],
+)
+def test_a_change_to_another_version_or_to_none_that_can_be_read_is_refused(
+    client: FlaskClient, method: str, body: dict[str, int] | None, sent: str, status: int
+) -> None:
+    """What cannot be read is no reason to go on unprotected."""
+    where = f"{URL}/{create(client)}"
+    response = client.open(where, method=method, json=body, headers={"If-Match": sent})
+    assert (response.status_code, response.content_type) == (status, "application/problem+json")
+    assert client.get(where).headers["ETag"] == '"1"'
+
+
+def test_a_condition_about_what_is_not_there_changes_nothing(client: FlaskClient) -> None:
+    for sent in ("*", '"1"', "nonsense"):
+        assert client.delete(f"{URL}/7", headers={"If-Match": sent}).status_code == 404
+
+
+@pytest.mark.parametrize("sent", ['"1"', 'W/"1"', "*", '"7", "1"'])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_has_the_newest_version_is_told_so_without_a_body(client: FlaskClient, method: str, sent: str) -> None:
+    response = client.open(f"{URL}/{create(client)}", method=method, headers={"If-None-Match": sent})
+    assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", '"1"')
+    assert "Content-Type" not in response.headers
+
+
+@pytest.mark.parametrize("sent", ['"2"', '"', "", "nonsense"])
+def test_who_has_not_gets_it(client: FlaskClient, sent: str) -> None:
+    response = client.get(f"{URL}/{create(client)}", headers={"If-None-Match": sent})
+    assert (response.status_code, response.get_json()["name"]) == (200, "bolt")
+
+
+def test_the_document_says_who_takes_which_condition(client: FlaskClient) -> None:
+    paths = client.get("/api/openapi.json").get_json()["paths"]
+    told = {
+        method: {parameter["name"] for parameter in described["parameters"] if parameter["in"] == "header"}
+        for path in (URL, f"{URL}/{{item_id}}")
+        for method, described in paths[path].items()
+        if (path, method) != (URL, "get")
+    }
+    assert told == {
+        "post": {"Idempotency-Key"},
+        "get": {"If-None-Match"},
+        "patch": {"If-Match"},
+        "delete": {"If-Match"},
+    }
+    one = paths[f"{URL}/{{item_id}}"]
+    assert "304" in one["get"]["responses"]
+    assert "ETag" in one["patch"]["responses"]["200"]["headers"]
+    assert one["delete"]["responses"].keys() >= {"409", "412"}
 
 
 def test_creations_are_counted_by_outcome(client: FlaskClient) -> None:

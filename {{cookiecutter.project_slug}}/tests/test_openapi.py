@@ -170,8 +170,9 @@ def test_every_example_is_true(client: FlaskClient, document: Json) -> None:
             continue
         values = {name: value_for(schema) for name, schema in schemas(described["parameters"], "path").items()}
         query = {name: value_for(schema) for name, schema in schemas(described["parameters"], "query").items()}
+        headers = {name: value_for(schema) for name, schema in schemas(described["parameters"], "header").items()}
         for parameter in described["parameters"]:
-            assert faults({**values, **query}[parameter["name"]], parameter["schema"], document) == []
+            assert faults({**values, **query, **headers}[parameter["name"]], parameter["schema"], document) == []
         body = described.get("requestBody", {"content": {"application/json": {}}})["content"]["application/json"]
         assert not body or faults(body["example"], body["schema"], document) == []
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Blueprint, abort, url_for
 from sqlalchemy import func, select
-from sqlalchemy.orm.exc import StaleDataError
 
-from app import cache, limits
+from app import cache, limits, preconditions
 from app.extensions import db
+from app.idempotency import idempotent
 from app.items.model import Item
 from app.items.schema import ItemCreate, ItemPage, ItemShown, ItemSummary, ItemUpdate, Page
 from app.observability.metrics import exporter
@@ -25,13 +25,14 @@ SUMMARY = "items:summary"  # its key in the cache, forgotten after each write
 @exporter.counter(  # type: ignore[untyped-decorator]
     "items_created", "Requests to create an item, by outcome.", labels={"status": lambda r: r.status_code}
 )
-@Operation(body=ItemCreate, answer=ItemShown, status=201)
+@cache.forgets(SUMMARY)
+@idempotent
+@Operation(body=ItemCreate, answer=ItemShown, status=201, versioned=True)
 def create_item(body: ItemCreate) -> tuple[Item, dict[str, str]]:
     """Create an item."""
     item = Item(name=body.name, quantity=body.quantity)
     db.session.add(item)
-    db.session.commit()
-    cache.forget(SUMMARY)
+    db.session.flush()  # @idempotent commits
     return item, {"Location": url_for("items.read_item", item_id=item.id)}
 
 
@@ -40,7 +41,9 @@ def create_item(body: ItemCreate) -> tuple[Item, dict[str, str]]:
 def list_items(query: Page) -> dict[str, Any]:
     """List items.
 
-    A page in the order of creation. It begins after a given item, so items that come and go shift no page.
+    A page in the order of their numbers. It begins after a given item, so items that come and go shift no page: what
+    was there before the first page was read, and is there after the last, stands on one page exactly, and nothing
+    stands on two. What comes or goes meanwhile may be on a page or on none.
     """
     after = int(query.cursor or "0", 16)
     found = db.session.scalars(select(Item).where(Item.id > after).order_by(Item.id).limit(query.limit + 1)).all()
@@ -60,7 +63,7 @@ def summarize_items() -> dict[str, int]:
 
 
 @blueprint.get("/<int:item_id>")
-@Operation(answer=ItemShown)
+@Operation(answer=ItemShown, versioned=True)
 def read_item(item_id: int) -> Item:
     """Read an item."""
     return find_item(item_id)
@@ -68,31 +71,28 @@ def read_item(item_id: int) -> Item:
 
 @blueprint.patch("/<int:item_id>")
 @limits.writes
-@Operation(body=ItemUpdate, answer=ItemShown, errors=(409,))
+@cache.forgets(SUMMARY)
+@Operation(body=ItemUpdate, answer=ItemShown, versioned=True, errors=(409, 412))
 def update_item(item_id: int, body: ItemUpdate) -> Item:
     """Change an item."""
     item = find_item(item_id)
+    preconditions.require_match(item.version)
     for name, value in body.model_dump(exclude_unset=True).items():
         setattr(item, name, value)
-    try:
-        db.session.commit()
-    except StaleDataError:
-        abort(409, "The item was changed by somebody else meanwhile. Read it again, then repeat the change.")
-    cache.forget(SUMMARY)
+    preconditions.commit()
     return item
 
 
 @blueprint.delete("/<int:item_id>")
 @limits.writes
-@Operation(status=204, errors=(409,))
+@cache.forgets(SUMMARY)
+@Operation(status=204, errors=(409, 412))
 def delete_item(item_id: int) -> tuple[str, int]:
     """Delete an item."""
-    db.session.delete(find_item(item_id))
-    try:
-        db.session.commit()
-    except StaleDataError:
-        abort(409, "The item was changed by somebody else meanwhile. Read it again, then repeat the deletion.")
-    cache.forget(SUMMARY)
+    item = find_item(item_id)
+    preconditions.require_match(item.version)
+    db.session.delete(item)
+    preconditions.commit()
     return "", 204
 
 
