@@ -55,9 +55,13 @@ def render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[
     return UTC_TIME if isinstance(meant, DateTime) else f"sa.{meant!r}"
 
 
-def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave a table alone that no model has: instances of the last release read it until they are gone."""
-    return kind != "table" or name in db.metadata.tables
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave a table or a column alone that no model has: instances of the last release use it until they are gone."""
+    tables = db.metadata.tables
+    if kind == "column":
+        table = tables.get(parents["schema_qualified_table_name"])
+        return table is None or name is None or name in table.columns
+    return kind != "table" or name in tables
 
 
 def shape(_context: object, _revision: object, directives: Iterable[Any]) -> None:
