@@ -12,126 +12,21 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.packages import find
-from support.postgres import PASSWORD, Postgres, demote
-from support.service import Service, free_port, wait_for
+from support.postgres import PASSWORD, demote
+from support.service import free_port, wait_for
+from support.trial import Trial
 
 pytestmark = pytest.mark.default_class
-HEAD = """from __future__ import annotations
-
-import sqlalchemy as sa
-from alembic import op
-
-revision = "{revision}"
-down_revision = "{after}"
-
-
-def upgrade() -> None:
-{body}
-
-
-def downgrade() -> None:
-    pass  # a trial
-"""
 INDEX = """    with op.get_context().autocommit_block():
         op.create_index("ix_items_name", "items", ["name"], unique=True, postgresql_concurrently=True)"""
 
 INSERT = "INSERT INTO items (name, quantity, version, created_at, updated_at) VALUES ('canary', 1, 1, now(), now())"
-
-
-@dataclass
-class Trial:
-    """A service with migrations of the test's own, and the database that it has.
-
-    Attributes:
-        service: never started; it knows the environment.
-        newest: the revision that the next migration follows.
-    """
-
-    service: Service
-    server: Postgres
-    url: str
-    newest: str
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def write(self, revision: str, body: str, says: str = "A trial") -> None:
-        text = f'"""{says}"""\n\n' + HEAD.format(revision=revision, after=self.newest, body=body)
-        (self.service.folder / "migrations" / "versions" / f"{revision}.py").write_text(text)
-        self.newest = revision
-
-    def execute(self, revision: str, *statements: str) -> None:
-        self.write(revision, "\n".join(f"    op.execute({statement!r})" for statement in statements))
-
-    def set(self, module: str, name: str, value: float) -> None:
-        """Give a constant of the service another value: tests do not wait for minutes."""
-        path = self.service.folder / "app" / module
-        old = next(line for line in path.read_text().splitlines() if line.startswith(f"{name} = "))
-        path.write_text(path.read_text().replace(old, f"{name} = {value}"))
-
-    def start(self, *command: str, **environ: str) -> subprocess.Popen[str]:
-        """`flask db upgrade`, or another command, in the background."""
-        process = subprocess.Popen(
-            [str(self.service.venv / "bin" / "flask"), *(command or ("db", "upgrade"))],
-            cwd=self.service.folder,
-            env={**self.service.all_environ, **environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.running.append(process)
-        return process
-
-    def run(self, *command: str, **environ: str) -> tuple[int, str]:
-        process = self.start(*command, **environ)
-        output = process.communicate(timeout=90)[0]
-        return process.returncode, output
-
-    def sql(self, statement: str) -> list[list[str]]:
-        return self.server.sql(statement, self.url)
-
-    def revision(self) -> str:
-        return self.sql("SELECT version_num FROM alembic_version")[0][0]
-
-    @contextlib.contextmanager
-    def session(self, *statements: str) -> Iterator[None]:
-        """Somebody else, who has done this, in a transaction that stays open."""
-        command = [str(self.server.programs / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", self.url]
-        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert other.stdin is not None
-        assert other.stdout is not None
-        try:
-            other.stdin.write("".join(f"{statement};\n" for statement in ("BEGIN", *statements, "SELECT 'it is done'")))
-            other.stdin.flush()
-            assert "it is done\n" in iter(other.stdout.readline, "")
-            yield
-        finally:
-            other.stdin.close()
-            other.wait(10)
-            other.stdout.close()
-
-    def is_waiting(self, what: str) -> bool:
-        """Whether a session that migrates waits for a lock in a statement like this."""
-        waiting = f"application_name LIKE '%-migrations' AND wait_event_type = 'Lock' AND query ILIKE '%{what}%'"
-        return bool(self.sql(f"SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND {waiting}"))
-
-
-@pytest.fixture
-def trial(folder: Path, venv: Path, postgres_server: Postgres, migrated: str, tmp_path: Path) -> Iterator[Trial]:
-    """A database at the newest migration of the service."""
-    own = shutil.copytree(folder, tmp_path / "service")
-    (tmp_path / "state").mkdir()
-    newest = postgres_server.sql("SELECT version_num FROM alembic_version", migrated)[0][0]
-    made = Trial(Service(own, venv, tmp_path / "state", {"DATABASE_URL": migrated}), postgres_server, migrated, newest)
-    yield made
-    for process in made.running:
-        process.kill()
-        process.communicate()
 
 
 def lines(output: str) -> list[dict[str, Any]]:

@@ -26,9 +26,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, text
+from sqlalchemy import ColumnElement, SQLColumnExpression, select, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import InstrumentedAttribute
 
 from app.extensions import db
 
@@ -55,7 +54,7 @@ class Backfill:
         stopped: the signals that came.
     """
 
-    key: InstrumentedAttribute[Any]
+    key: SQLColumnExpression[Any]
     todo: ColumnElement[bool]
     fill: Fill
     done: int = 0
@@ -144,7 +143,7 @@ class Backfill:
 BACKFILLS: dict[str, Backfill] = {}
 
 
-def backfill(key: InstrumentedAttribute[Any], todo: ColumnElement[bool]) -> Callable[[Fill], Fill]:
+def backfill(key: SQLColumnExpression[Any], todo: ColumnElement[bool]) -> Callable[[Fill], Fill]:
     """Register the function below under its name; see the top of this file."""
 
     def register(fill: Fill) -> Fill:
