@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 export RUFF_NO_CACHE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-quick test-all lint format lock bench
+.PHONY: help install demo check test test-quick test-all lint format lock bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ test: lint ## All that fits into 25 minutes: what CI runs
 
 test-all: lint ## Everything: each worker class through the whole boot suite
 	@.venv/bin/python scripts/suites.py --all unit render boot
+
+check: install ## Look for migrations of the service that would hurt, with the service's own linter
+	@.venv/bin/pytest tests/boot/test_migrations.py -k hurt_nobody
 
 lint: install ## Check style and types of this repository's own code
 	@.venv/bin/ruff check

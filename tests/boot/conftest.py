@@ -15,6 +15,7 @@ from support.postgres import Postgres, postgres
 from support.redis import Redis, redis
 from support.service import Service
 from support.template import ROOT, Render
+from support.trial import Trial
 
 Start = Callable[..., Service]
 Send = Callable[..., list[socket.socket]]
@@ -95,6 +96,19 @@ def migrated_template(postgres_server: Postgres, folder: Path, venv: Path) -> st
 def migrated(postgres_server: Postgres, migrated_template: str) -> str:
     """The URL of a new database of the test's own, at the newest migration."""
     return postgres_server.create(migrated_template)
+
+
+@pytest.fixture
+def trial(folder: Path, venv: Path, postgres_server: Postgres, migrated: str, tmp_path: Path) -> Iterator[Trial]:
+    """A database at the newest migration of the service."""
+    own = shutil.copytree(folder, tmp_path / "service")
+    (tmp_path / "state").mkdir()
+    newest = postgres_server.sql("SELECT version_num FROM alembic_version", migrated)[0][0]
+    made = Trial(Service(own, venv, tmp_path / "state", {"DATABASE_URL": migrated}), postgres_server, migrated, newest)
+    yield made
+    for process in made.running:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from support.service import free_port, wait_for
 PASSWORD = "canary-of-postgres"
 
 
-def _demote() -> None:
+def demote() -> None:
     """PostgreSQL refuses to run as root: become the user that its package made."""
     if os.geteuid() == 0:
         user = pwd.getpwnam("postgres")
@@ -84,7 +84,7 @@ def postgres(**settings: str) -> Iterator[Postgres]:
     password_file.chmod(0o644)
     command = [str(initdb), "-D", str(folder / "data"), "-U", "app", "--auth=scram-sha-256"]
     command += [f"--pwfile={password_file}", "--no-sync"]
-    subprocess.run(command, preexec_fn=_demote, cwd=folder, check=True, capture_output=True)
+    subprocess.run(command, preexec_fn=demote, cwd=folder, check=True, capture_output=True)
     with serve(folder, **settings) as server:
         yield server
     shutil.rmtree(folder)
@@ -100,7 +100,7 @@ def serve(folder: Path, **settings: str) -> Iterator[Postgres]:
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [str(programs / "postgres"), "-D", str(folder / "data"), *flags],
-            preexec_fn=_demote,
+            preexec_fn=demote,
             cwd=folder,
             stdout=log,
             stderr=log,

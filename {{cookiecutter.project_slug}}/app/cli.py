@@ -1,4 +1,4 @@
-"""The `flask` commands: `db` for migrations, `preflight` before a deploy."""
+"""The `flask` commands: `db` for migrations, `backfill` for many rows, `preflight` before a deploy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def init_app(app: Flask) -> None:
 
         Migrate(app, db, directory=str(MIGRATIONS))
         app.cli.add_command(preflight)
+        app.cli.add_command(backfill)
 
 
 @click.command
@@ -27,3 +28,15 @@ def preflight(as_json: bool) -> None:
     from app.preflight import examine, report
 
     raise SystemExit(report(examine(current_app), as_json))
+
+
+@click.command
+@click.argument("name")
+def backfill(name: str) -> None:
+    """Change many rows in small steps."""
+    from app.backfill import find_backfills
+
+    known = find_backfills()
+    if name not in known:
+        raise click.ClickException(f"There is no backfill {name}; there are: {', '.join(known) or 'none'}.")
+    raise SystemExit(known[name].run())

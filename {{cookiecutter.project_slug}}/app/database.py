@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flask import Flask
-from sqlalchemy import DateTime, Dialect, QueuePool, event, inspect, text
+from sqlalchemy import Connection, DateTime, Dialect, QueuePool, event, inspect, text
 from sqlalchemy.types import TypeDecorator
 
 from app.extensions import db
@@ -20,6 +20,13 @@ MIGRATIONS = ROOT / "migrations"
 CONNECT_TIMEOUT = 5  # seconds to connect, and to wait for a lock in SQLite
 POOL_TIMEOUT = 5  # seconds a request waits for a free connection before it fails
 POOL_RECYCLE = 1800  # seconds; firewalls forget idle connections after an hour or so
+INVALID_INDEXES = """
+SELECT c.oid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE NOT i.indisvalid AND c.relkind = 'i' AND NOT EXISTS (
+    SELECT FROM pg_stat_progress_create_index p
+    WHERE p.datname = current_database() AND (p.relid = i.indrelid OR p.relid IS NULL)
+) ORDER BY 1
+"""
 _taken = 0.0  # when a connection was taken from the pool last, of the monotonic clock
 
 
@@ -110,6 +117,17 @@ def compare_schema() -> Literal["up", "behind"]:
             return "behind" if known else "up"
         current = set(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
     return "behind" if (known and not current) or current & followed else "up"
+
+
+def invalid_indexes(connection: Connection) -> list[str]:
+    """The indexes, quoted where needed, that a CREATE INDEX CONCURRENTLY left when it failed.
+
+    Every write keeps them up, and no query uses them. One that is being built now is not among them; which one that
+    is, we are not told of others' tables. Nor is the index of a partitioned table, which waits for its parts.
+    """
+    if connection.dialect.name != "postgresql":
+        return []
+    return list(connection.execute(text(INVALID_INDEXES)).scalars())
 
 
 def heads() -> frozenset[str]:

@@ -105,8 +105,13 @@ def check_migrations(app: Flask, settings: Settings) -> tuple[bool, str, str]:
         return False, f"{len(heads)} newest migrations: {', '.join(sorted(heads))}", "flask db merge heads"
     try:
         behind = database.compare_schema() == "behind"
+        with db.engine.connect() as connection:
+            invalid = database.invalid_indexes(connection)
     except SQLAlchemyError:
         return False, "the database did not tell", "see check database"
+    if invalid:
+        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid)
+        return False, f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}", drop
     return not behind, "the schema is behind this release" if behind else "the schema is up to date", "flask db upgrade"
 
 

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 from alembic import context
-from alembic.autogenerate.api import AutogenContext
-from alembic.operations import MigrationScript
 from flask import current_app
 from sqlalchemy import NullPool, create_engine
 
-from app.database import UtcDateTime
+from app import autogenerate
+from app.database import CONNECT_TIMEOUT
 from app.extensions import db
-from app.settings import Settings
-
-
-def render_item(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
-    """Write a column type of ours as what it is in the database: a migration outlives the code it was made by."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
-
-
-def include_name(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave a table alone that no model has: instances of the last release read it until they are gone."""
-    return kind != "table" or name in db.metadata.tables
-
-
-def drop_empty(_context: object, _revision: object, directives: Iterable[Any]) -> None:
-    """Write no migration where the models have not changed."""
-    scripts: list[MigrationScript] = directives  # type: ignore[assignment]
-    if scripts[0].upgrade_ops is not None and scripts[0].upgrade_ops.is_empty():
-        scripts.clear()
-
+from app.migrate import Run
+from app.settings import ANSWERS, Settings
 
 settings: Settings = current_app.extensions["settings"]
 # The engine's own, where a relative SQLite path is already the file that requests use.
 url = settings.database_migration_url or db.engine.url
 options: dict[str, Any] = {
     "target_metadata": db.metadata,
-    "render_item": render_item,
-    "include_name": include_name,
+    "render_item": autogenerate.render_item,
+    "include_name": autogenerate.include_name,
 }
 
 if context.is_offline_mode():
-    context.configure(url=url, literal_binds=True, **options)
+    context.configure(url=url, literal_binds=True, transaction_per_migration=True, **options)
     with context.begin_transaction():
         context.run_migrations()
 else:
     if getattr(context.config.cmd_opts, "autogenerate", False):
-        options["process_revision_directives"] = drop_empty
+        options["process_revision_directives"] = autogenerate.shape
     # An engine of its own: a migration goes past a connection pooler and takes the time it needs.
-    with create_engine(url, poolclass=NullPool).connect() as connection:
+    engine = create_engine(url, poolclass=NullPool)
+    if engine.dialect.name == "postgresql":
+        connect = {"connect_timeout": CONNECT_TIMEOUT, "application_name": f"{ANSWERS['slug']}-migrations"}
+        engine = create_engine(url, poolclass=NullPool, connect_args={**connect, "prepare_threshold": None})
+    with engine.connect() as connection:
         # SQLite changes a table by writing a new one.
-        batch = connection.dialect.name == "sqlite"
-        context.configure(connection=connection, render_as_batch=batch, **options)
-        with context.begin_transaction():
-            context.run_migrations()
+        options["render_as_batch"] = connection.dialect.name == "sqlite"
+        Run(connection, options, may_be_pooled=bool(settings.database_migration_url))()
