@@ -44,6 +44,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         import_module("app.redis").init_app(app, settings.redis_url)
     health.init_app(app)
     register_features(app)
+    if settings.database_replica_url:
+        import_module("app.replica").init_app(app)
     if settings.api_docs:
         app.register_blueprint(import_module("app.openapi").blueprint)
     health.require(app, settings.readiness_required)

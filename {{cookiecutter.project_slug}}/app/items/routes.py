@@ -8,6 +8,7 @@ from flask import Blueprint, abort, url_for
 from sqlalchemy import select
 from sqlalchemy.orm.exc import StaleDataError
 
+from app import database
 from app.extensions import db
 from app.items.model import Item
 from app.items.schema import ItemCreate, ItemPage, ItemShown, ItemUpdate, Page
@@ -32,6 +33,7 @@ def create_item(body: ItemCreate) -> tuple[Item, dict[str, str]]:
 
 
 @blueprint.get("")
+@database.read_only
 @Operation(query=Page, answer=ItemPage)
 def list_items(query: Page) -> dict[str, Any]:
     """List items.
