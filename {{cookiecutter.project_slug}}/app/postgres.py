@@ -5,11 +5,13 @@ Imported only where a URL names it.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg import errors, generators
 from psycopg.abc import PQGen
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import Engine, event
 
 from app.capacity import SECONDS
@@ -22,16 +24,12 @@ PATIENCE = (SECONDS["statement"] + SECONDS["request"]) / 2
 LIMITS = "; SET LOCAL statement_timeout = {:.0f}; SET LOCAL idle_in_transaction_session_timeout = {:.0f}".format(
     SECONDS["statement"] * 1000, SECONDS["request"] * 1000
 ).encode()
-# A host that vanished answers nothing, not even that it is gone, and by its defaults Linux finds out after 15 minutes,
-# or two hours while it only listens. Here it is 5 s after we sent something, and 15 s after the last sign of life.
-DEAD_PEER = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 5000}
+# A balancer or a firewall in between forgets a connection that says nothing for 4 minutes (Azure) or 350 s (AWS).
+KEEPALIVE = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class Connection(psycopg.Connection[Any]):
     """A connection of psycopg that gives up.
-
-    Its transactions begin with their limits, in the one message that begins them: it takes no more time, and a pooler
-    in transaction mode, which refuses `options` and mixes up `SET`, lets it pass.
 
     Attributes:
         patience: seconds that the database has for each answer; a connection that waited in vain is closed.
@@ -39,14 +37,33 @@ class Connection(psycopg.Connection[Any]):
 
     patience = PATIENCE
 
-    def _get_tx_start_command(self) -> bytes:
-        return super()._get_tx_start_command() + LIMITS
+    def begin(self) -> None:
+        """Begin a transaction and set its limits, in the one message that would begin it anyway.
+
+        So they cost no time, and a pooler in transaction mode, which refuses `options` and mixes up `SET`, lets them
+        pass. psycopg begins a transaction only where none is.
+        """
+        if self.autocommit:  # which somebody asked SQLAlchemy for
+            return
+        with self.lock:
+            self.pgconn.send_query(self._get_tx_start_command() + LIMITS)
+            for result in self.wait(generators.execute(self.pgconn)):
+                if result.status == ExecStatus.FATAL_ERROR:
+                    raise errors.error_from_result(result)
+
+    def rollback(self) -> None:
+        """Undo the transaction, which the database has done where the connection is lost.
+
+        A request that only reads ends in a rollback, after its answer is made: an error here would take that away.
+        """
+        with suppress(psycopg.OperationalError):
+            super().rollback()
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
             return super().wait(gen, interval, timeout or self.patience)
         except psycopg.OperationalError:
-            if not self.closed and self.info.transaction_status == TransactionStatus.ACTIVE:
+            if not self.closed and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()  # it would take the late answer for that to the next statement
                 raise psycopg.OperationalError(f"no answer in {self.patience:g} s") from None
             raise
@@ -69,7 +86,7 @@ def engine_options(pool_size: int, connect_timeout: int) -> dict[str, Any]:
             "connect_timeout": connect_timeout,
             "application_name": ANSWERS["slug"],
             "prepare_threshold": None,
-            **DEAD_PEER,
+            **KEEPALIVE,
         },
     }
 
@@ -92,4 +109,5 @@ def set_limits(engine: Engine, seconds: float, *, read_only: bool = False) -> No
             dbapi_connection.patience = PATIENCE
 
     event.listen(engine, "do_connect", connect)
+    engine.dialect.do_begin = lambda dbapi_connection: dbapi_connection.begin()  # type: ignore[method-assign]
     engine.dialect.do_ping = ping_in_time  # type: ignore[method-assign]
