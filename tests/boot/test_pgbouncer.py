@@ -37,13 +37,14 @@ def through(pooler: Postgres, url: str) -> str:
     return pooler.url_of(url.rpartition("/")[2])
 
 
-def work(service: Service, requests: int, clients: int = 8) -> Counter[int]:
+def work(service: Service, requests: int, *, only_create: bool = False, clients: int = 8) -> Counter[int]:
     """How often each status was the answer to requests that create, read, change and list items."""
     statuses: Counter[int] = Counter()
 
     def client(_: int) -> None:
         connection, path = service.connect(), "/api/items"
         ask = [("POST", {"name": "Bolt"}), ("GET", None), ("PATCH", {"quantity": 7}), ("GET", None)]
+        ask = ask[:1] if only_create else ask
         for number in range(requests // clients):
             method, body = ask[number % len(ask)]
             target = "/api/items" if number % len(ask) in (0, 3) else path
@@ -74,8 +75,9 @@ def test_thousands_of_reads_and_writes_through_it_all_succeed(
 
 
 def test_prepared_statements_through_it_would_fail(changed: Changed, pooler: Postgres, migrated: str) -> None:
-    statuses = work(changed(NAIVE, DATABASE_URL=through(pooler, migrated)), 800)
-    assert statuses[500]
+    # psycopg prepares what it has seen five times, and begins to count again at each rollback.
+    statuses = work(changed(NAIVE, DATABASE_URL=through(pooler, migrated)), 400, only_create=True)
+    assert statuses.keys() - {201}
 
 
 def seen_by_others(pooler: Postgres, url: str) -> set[str]:

@@ -34,18 +34,16 @@ def pgbouncer(service: Path, server: Postgres, **settings: object) -> Iterator[P
     (folder / "userlist.txt").write_text(server.sql(line)[0][0] + "\n")
     port = free_port()
     own = {"listen_port": port, "auth_file": folder / "userlist.txt", "unix_socket_dir": "", **settings}
-    (folder / "rendered.ini").write_text(ini)
-    (folder / "own.ini").write_text(
-        f"%include {folder}/rendered.ini\n[databases]\n* = host=127.0.0.1 port={server.port}\n[pgbouncer]\n"
-        + "".join(f"{name} = {value}\n" for name, value in own.items())
-    )
+    assert "port=5432" in ini
+    last = "".join(f"{name} = {value}\n" for name, value in own.items())  # of a name given twice the last one counts
+    (folder / "pgbouncer.ini").write_text(ini.replace("port=5432", f"port={server.port}") + last)
     for path in (folder, *folder.iterdir()):
         if os.geteuid() == 0:
             shutil.chown(path, "postgres")
     pooler = Postgres(port, folder, server.programs, {})
     with (folder / "log").open("ab") as log:
         pooler.process = subprocess.Popen(
-            [str(program), str(folder / "own.ini")], preexec_fn=demote, cwd=folder, stdout=log, stderr=log
+            [str(program), str(folder / "pgbouncer.ini")], preexec_fn=demote, cwd=folder, stdout=log, stderr=log
         )
     try:
         ready = [str(server.programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
