@@ -1,4 +1,4 @@
-"""Jinja filters for `cookiecutter.json`: what makes a good answer, and the record of the answers.
+"""Jinja filters for `cookiecutter.json`: what makes a good answer, what follows from it, and the record of the answers.
 
 An answer is checked after cookiecutter rendered it and before anything is written: a filter that raises
 `FailedHookException` ends cookiecutter with one line and exit code 1. Whatever passes is safe inside a quoted
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -95,6 +96,14 @@ def check(answer: object, question: str) -> str:
     return given
 
 
+def count(context: Mapping[str, str], what: str) -> str:
+    """What a method of `Plan` in `app/capacity.py` works out for these answers; by its path it leaves nothing behind."""
+    capacity = runpy.run_path(str(SERVICE / "app" / "capacity.py"))
+    limits = capacity["Limits"](float(context["cpus"]), int(context["memory_mb"]), "")
+    plan = capacity["plan"](limits, context["worker_class"])
+    return str(getattr(plan, what)(int(context["max_replicas"])))
+
+
 def record(context: Mapping[str, object]) -> str:
     """The text of `.template.json`: where the service came from, for its later updates."""
     template = str(context.get("_template", HERE))
@@ -131,6 +140,6 @@ class Rules(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        environment.filters.update(slugify=slugify, check=check, record=record)
+        environment.filters.update(slugify=slugify, check=check, count=count, record=record)
         # A letter beyond the basic plane stays one letter in JSON; as two escapes it would be no TOML.
         environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": True}

@@ -18,7 +18,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: it ha
 from benchmarks.common import Row  # noqa: E402
 
 README = Path(__file__).with_name("README.md")
-USUAL, LONG = ["render", "start", "memory", "requests", "data"], ["drain", "openapi"]
+USUAL = ["render", "start", "memory", "requests", "data"]
+LONG = ["drain", "openapi", "statement_timeout"]
 COLUMNS = ("", "figure", "held against", "ratio", "promise")
 
 

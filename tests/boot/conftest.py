@@ -18,6 +18,7 @@ from support.template import ROOT, Render
 from support.trial import Trial
 
 Start = Callable[..., Service]
+Changed = Callable[..., Service]
 Send = Callable[..., list[socket.socket]]
 VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
 
@@ -60,6 +61,28 @@ def start(folder: Path, venv: Path, tmp_path: Path) -> Iterator[Start]:
 
         def start(**environ: str | None) -> Service:
             return running.enter_context(prepare(folder, venv, tmp_path, environ))
+
+        yield start
+
+
+@pytest.fixture
+def changed(folder: Path, venv: Path, tmp_path: Path) -> Iterator[Changed]:
+    """`changed(edits, DATABASE_URL=url)` is a running copy of the service with these edits, by file; "" is a new one."""
+    with ExitStack() as running:
+
+        def start(edits: dict[str, list[tuple[str, str]]], **environ: str) -> Service:
+            home = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
+            shutil.copytree(folder, home / "service")
+            shutil.copy(folder.parent / "app.db", home)
+            for file, changes in edits.items():
+                path = home / "service" / file
+                path.parent.mkdir(exist_ok=True)
+                source = path.read_text() if path.exists() else ""
+                for old, new in changes:
+                    assert old in source, f"{file} has no {old}"
+                    source = source.replace(old, new)
+                path.write_text(source)
+            return running.enter_context(prepare(home / "service", venv, home, environ))
 
         yield start
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,13 +37,15 @@ class Postgres:
         port: on 127.0.0.1.
         folder: of this start; `data` in it is the server's.
         programs: the folder of `psql`, `pg_dump` and the like, of the server's version.
-        process: the server; a test may freeze or kill it.
+        settings: what it is started with.
+        process: the server; a test may freeze or kill it, and start it again.
     """
 
     port: int
     folder: Path
     programs: Path
-    process: subprocess.Popen[bytes]
+    settings: Mapping[str, str]
+    process: subprocess.Popen[bytes] = field(init=False)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -52,6 +54,32 @@ class Postgres:
 
     def url_of(self, database: str) -> str:
         return f"postgresql://app:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        flags = [flag for name, value in self.settings.items() for flag in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(self.programs / "postgres"), "-D", str(self.folder / "data"), *flags],
+                preexec_fn=demote,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        ready = [str(self.programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)]
+        wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL answers")
+
+    def stop(self) -> None:
+        """End it at once, and every connection with it; one that was killed is left as it is."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Freeze (SIGSTOP) or wake (SIGCONT) all its processes."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in (self.process.pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def run(self, program: str, *arguments: str) -> str:
         """What one of `programs` prints."""
@@ -96,20 +124,27 @@ def serve(folder: Path, **settings: str) -> Iterator[Postgres]:
     programs = find("/usr/lib/postgresql/*/bin/initdb", "postgresql").parent
     port = free_port()
     options = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(folder), **settings}
-    flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(programs / "postgres"), "-D", str(folder / "data"), *flags],
-            preexec_fn=demote,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-        )
+    server = Postgres(port, folder, programs, options)
     try:
-        ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
-        wait_for(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL answers")
-        yield Postgres(port, folder, programs, process)
+        server.start()
+        yield server
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+        if server.process.poll() is None:
+            server.signal(signal.SIGCONT)
+        server.stop()
+
+
+@contextlib.contextmanager
+def replica(primary: Postgres) -> Iterator[Postgres]:
+    """A server that follows `primary` by streaming replication, and answers what only reads."""
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+    command = [str(primary.programs / "pg_basebackup"), "-D", str(folder / "data"), "-R", "-c", "fast"]
+    copied = subprocess.run(
+        [*command, "-d", primary.url_of("")], preexec_fn=demote, cwd=folder, check=False, capture_output=True
+    )
+    assert copied.returncode == 0, copied.stderr
+    with serve(folder, max_connections=primary.settings.get("max_connections", "100")) as server:
+        yield server
+    shutil.rmtree(folder)

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app import cache, limits
+from app import cache, database, limits
 from app.extensions import db
+from app.items.model import Item
 from app.observability import logs
 from flask import (
     Blueprint,
@@ -72,6 +73,63 @@ def spin(seconds: float) -> Response:
 def query(seconds: float) -> Response:
     db.session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
     return jsonify(pid=os.getpid())
+
+
+@blueprint.get("/connection")
+def connection() -> Response:
+    """Who asks, who answers, and with which limits."""
+    names = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_read_only")
+    row = db.session.execute(
+        text(f"SELECT pg_backend_pid(), pg_is_in_recovery(), {', '.join(f'current_setting({n!r})' for n in names)}")
+    ).one()
+    return jsonify(worker=os.getpid(), backend=row[0], replica=row[1], **dict(zip(names, row[2:], strict=True)))
+
+
+@blueprint.get("/read-only")
+@database.read_only
+def read_only() -> Response:
+    return connection()
+
+
+@blueprint.get("/read-only-async")
+@database.read_only
+async def read_only_async() -> Response:
+    return connection()
+
+
+@blueprint.get("/read-only/<float:seconds>")
+@database.read_only
+def read_slowly(seconds: float) -> Response:
+    db.session.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+    return connection()
+
+
+@blueprint.get("/read-only-writes")
+@database.read_only
+def read_only_writes() -> Response:
+    db.session.add(Item(name="Bolt", quantity=1))
+    db.session.commit()
+    return jsonify(pid=os.getpid())
+
+
+@blueprint.before_request
+def write_first() -> None:
+    if request.headers.get("X-Writes") == "an object":
+        db.session.add(Item(name="Bolt", quantity=1))
+        db.session.commit()
+    elif request.headers.get("X-Writes") == "text":
+        db.session.execute(text("UPDATE items SET quantity = quantity"))
+        db.session.commit()
+    elif request.headers.get("X-Writes") == "nothing":
+        db.session.get(Item, 1)
+
+
+@blueprint.get("/hold/<float:seconds>")
+def hold(seconds: float) -> Response:
+    """A transaction in which nothing happens for a while."""
+    db.session.execute(text("LOCK TABLE items IN ACCESS EXCLUSIVE MODE"))
+    time.sleep(seconds)
+    return connection()
 
 
 @blueprint.get("/tell")

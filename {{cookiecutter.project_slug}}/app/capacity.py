@@ -23,7 +23,8 @@ Connections
     (replicas + 1) x workers x pool + 1: a rolling update runs one replica more, a migration has one of its own.
     They must fit into what the database accepts, for PostgreSQL `max_connections` (100) less
     `superuser_reserved_connections` (3); a pooler in front accepts more than it opens
-    (https://www.pgbouncer.org/config.html#max_client_conn).
+    (https://www.pgbouncer.org/config.html#max_client_conn): as many as that, or nine tenths of what a PostgreSQL as it
+    is installed leaves to us, for migrations, people and monitoring go past it.
 Memory
     base + workers x worker, in resident megabytes with the default service, by benchmarks/memory.py of the template.
 """
@@ -131,6 +132,10 @@ class Plan:
         """Database connections that `replicas` instances open at most, a rolling update and a migration included."""
         return (replicas + 1) * self.workers * self.pool_size + 1
 
+    def pooled(self, replicas: int) -> int:
+        """Connections that a pooler opens for them at most."""
+        return min(self.connections(replicas), MAX_CONNECTIONS * 9 // 10)
+
 
 def load_answers() -> dict[str, str]:
     """The answers that this service was rendered with (`service.json`)."""
@@ -233,6 +238,7 @@ def card(limits: Limits, worker_class: str, replicas: int, chosen: Plan) -> dict
         "plan": asdict(chosen),
         "replicas": replicas,
         "connections": chosen.connections(replicas),
+        "pooled": chosen.pooled(replicas),
         "max_connections": MAX_CONNECTIONS,
         "seconds": SECONDS,
         "broken_rungs": broken_rungs(SECONDS),
@@ -267,6 +273,9 @@ def main() -> None:
     print(f"about {chosen.memory_mb} of {limits.memory_mb} MB")
     print(f"{chosen.pool_size} database connections a worker; {connections} of {asked.replicas} replicas in a rolling")
     print(f"  update, with a migration, {fits} the {MAX_CONNECTIONS} of a PostgreSQL as it is installed")
+    print(
+        f"  and {chosen.pooled(asked.replicas)} where a pooler opens them, as its default_pool_size and max_db_connections"
+    )
     print("seconds, each line rising:")
     for lower, upper, _ in RUNGS:
         print("  " + " + ".join(f"{name} {SECONDS[name]:g}" for name in lower) + f" < {upper} {SECONDS[upper]:g}")

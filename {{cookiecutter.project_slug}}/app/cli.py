@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import TracebackType
 
 import click
 from flask import Flask, current_app
@@ -19,6 +21,27 @@ def init_app(app: Flask) -> None:
         Migrate(app, db, directory=str(MIGRATIONS))
         app.cli.add_command(preflight)
         app.cli.add_command(backfill)
+        end_in_a_line(app)
+
+
+def end_in_a_line(app: Flask) -> None:
+    """Have a command that the database ends say why in one line; what a traceback says better keeps it."""
+    from sqlalchemy import make_url
+
+    from app.database_errors import explain
+
+    settings, otherwise = app.extensions["settings"], sys.excepthook
+    past_pooler = sys.argv[1:2] == ["db"] and settings.database_migration_url
+    url = make_url(past_pooler or settings.database_url)
+
+    def tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        line = explain(error, url)
+        if line:
+            click.echo(line, err=True)
+        else:
+            otherwise(kind, error, traceback)
+
+    sys.excepthook = tell  # Python's exit code stays 1
 
 
 @click.command

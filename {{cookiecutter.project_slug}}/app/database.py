@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 from flask import Flask
-from sqlalchemy import Connection, DateTime, Dialect, QueuePool, event, inspect, text
+from sqlalchemy import Connection, DateTime, Dialect, Engine, QueuePool, event, inspect, text
 from sqlalchemy.types import TypeDecorator
 
 from app.extensions import db
-from app.settings import ANSWERS, ROOT, Settings
+from app.settings import ROOT, Settings
 
+View = TypeVar("View", bound=Callable[..., Any])
 MIGRATIONS = ROOT / "migrations"
-CONNECT_TIMEOUT = 5  # seconds to connect, and to wait for a lock in SQLite
+CONNECT_TIMEOUT = 5  # seconds to connect, for a connection to prove that it lives, and to wait for a lock in SQLite
+REPLICA_TIMEOUT = 2  # the same for the replica: there is another one to ask
 POOL_TIMEOUT = 5  # seconds a request waits for a free connection before it fails
 POOL_RECYCLE = 1800  # seconds; firewalls forget idle connections after an hour or so
 INVALID_INDEXES = """
@@ -27,7 +32,7 @@ WHERE NOT i.indisvalid AND c.relkind = 'i' AND NOT EXISTS (
     WHERE p.datname = current_database() AND (p.relid = i.indrelid OR p.relid IS NULL)
 ) ORDER BY 1
 """
-_taken = 0.0  # when a connection was taken from the pool last, of the monotonic clock
+_taken: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # when a connection was, last, of the monotonic clock
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -44,36 +49,43 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Bind the database; nothing connects yet."""
+    """Bind the database, and its replica if there is one; nothing connects yet."""
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings)
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings, settings.database_url, CONNECT_TIMEOUT)
+    if url := settings.database_replica_url:
+        options = engine_options(settings, url, REPLICA_TIMEOUT)
+        app.config["SQLALCHEMY_BINDS"] = {"replica": {"url": url, **options}}
     db.init_app(app)
     with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            Path(db.engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            event.listen(db.engine, "connect", _tune_sqlite)
-        event.listen(db.engine, "checkout", _note_taken)
+        for key, engine in db.engines.items():
+            if engine.dialect.name == "sqlite":
+                Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+                event.listen(engine, "connect", _tune_sqlite)
+            else:
+                postgres = import_module("app.postgres")
+                postgres.set_limits(engine, REPLICA_TIMEOUT if key else CONNECT_TIMEOUT, read_only=key == "replica")
+            event.listen(engine, "checkout", partial(_note_taken, engine))
 
 
-def engine_options(settings: Settings) -> dict[str, Any]:
-    """One connection a thread, checked before use, and never waited for without end."""
-    if settings.database_url.startswith("sqlite"):
-        return {"connect_args": {"timeout": CONNECT_TIMEOUT}}
+def engine_options(settings: Settings, url: str, connect_timeout: int) -> dict[str, Any]:
+    """How to connect to `url`, and to wait for a connection."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": connect_timeout}}
     return {
         "hide_parameters": settings.production,  # an error would tell logs and Sentry what a client sent
-        "pool_size": settings.plan().pool_size,
-        "max_overflow": 0,
-        "pool_pre_ping": True,
         "pool_recycle": POOL_RECYCLE,
         "pool_timeout": POOL_TIMEOUT,
-        # prepare_threshold=None: a pooler in transaction mode gives each transaction another connection, which
-        # does not know the statements that the last one prepared.
-        "connect_args": {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "application_name": ANSWERS["slug"],
-            "prepare_threshold": None,
-        },
+        **import_module("app.postgres").engine_options(settings.plan().pool_size, connect_timeout),
     }
+
+
+def read_only(view: View) -> View:
+    """Mark a view that only reads, and may be a moment behind: it reads from the replica, where there is one.
+
+    Which other decorators it has, and in which order, does not matter. See app/replica.py.
+    """
+    view.__dict__["read_only"] = True
+    return view
 
 
 def forget_connections(app: Flask) -> None:
@@ -83,23 +95,23 @@ def forget_connections(app: Flask) -> None:
             engine.dispose(close=False)
 
 
-def is_busy() -> bool:
+def is_busy(engine: Engine) -> bool:
     """Whether every connection is in use, and they change hands: the database answers, though not us for now.
 
     Greenlets have fewer connections than they are. If readiness waited for one, every instance would be out of
     rotation at the height of the load. If none is free for as long as a request waits for one, requests fail.
     """
-    pool = db.engine.pool
+    pool = engine.pool
     full = isinstance(pool, QueuePool) and pool.checkedout() >= pool.size()
-    return full and time.monotonic() - _taken < POOL_TIMEOUT
+    return full and time.monotonic() - _taken.get(engine, 0.0) < POOL_TIMEOUT
 
 
-def ping() -> Literal["up"]:
-    """Answer if the database does."""
-    if is_busy():
-        return "up"
-    with db.engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
+def ping(engine: Engine | None = None) -> Literal["up"]:
+    """Answer if the database does, or another one."""
+    engine = engine or db.engine
+    if not is_busy(engine):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
     return "up"
 
 
@@ -110,7 +122,7 @@ def compare_schema() -> Literal["up", "behind"]:
     so that it stays in rotation while the newer one rolls out.
     """
     known, followed = _revisions()
-    if is_busy():
+    if is_busy(db.engine):
         return "up"
     with db.engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
@@ -153,6 +165,5 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _note_taken(*_: object) -> None:
-    global _taken
-    _taken = time.monotonic()
+def _note_taken(engine: Engine, *_: object) -> None:
+    _taken[engine] = time.monotonic()

@@ -8,8 +8,9 @@ from typing import NotRequired
 
 from flask import Flask, Response
 from typing_extensions import TypedDict  # before Python 3.12 pydantic reads no other
-from werkzeug.exceptions import HTTPException, UnprocessableEntity
+from werkzeug.exceptions import HTTPException, InternalServerError, UnprocessableEntity
 
+from app import database_errors
 from app.observability.logs import request_id, trace_id
 
 
@@ -43,13 +44,18 @@ class Invalid(UnprocessableEntity):
 
 
 def init_app(app: Flask) -> None:
-    """Answer every error with a problem. Unhandled ones are logged with their traceback and answered with 500."""
+    """Answer every error with a problem. Unhandled ones are logged with their traceback and answered with 500.
+
+    So are those of the database, except that clients learn whether another try may help.
+    """
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.register_error_handler(HTTPException, problem)
 
 
 def problem(error: HTTPException) -> Response | HTTPException:
     """The problem document of an HTTP error; its other headers (`Allow`, `Retry-After`) are kept."""
+    if isinstance(error, InternalServerError) and error.original_exception is not None:
+        error = database_errors.as_answer(error.original_exception) or error
     if error.code is None or error.code < 400 or error.response is not None:
         return error  # a redirect, or abort(response)
     body: Problem = {

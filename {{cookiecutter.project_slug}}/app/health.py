@@ -93,8 +93,6 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(blueprint)
     add_check(app, "database", database.ping)
     add_check(app, "migrations", database.compare_schema)
-    for breaker in app.extensions["breakers"]:
-        add_breaker(app, breaker)
 
 
 def add_breaker(app: Flask, breaker: Breaker) -> None:
@@ -124,11 +122,13 @@ def add_check(app: Flask, name: str, ask: Callable[[], State]) -> None:
 
 
 def require(app: Flask, names: Iterable[str]) -> None:
-    """Make readiness depend on these checks.
+    """Make readiness depend on these checks; what breakers guard has been added to them by now.
 
     Raises:
         SettingsError: there is no such check; a typing error would else switch one off.
     """
+    for breaker in app.extensions["breakers"]:
+        add_breaker(app, breaker)
     checks: dict[str, Check] = app.extensions["health"]
     unknown = sorted(set(names) - set(checks))
     if unknown:

@@ -14,19 +14,11 @@ from dataclasses import asdict, dataclass
 
 import click
 from flask import Flask
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from app import database
 from app.capacity import SECONDS, broken_rungs, find_limits, load_answers
 from app.extensions import db
+from app.preflight_database import check_connections, check_database, check_migrations, check_pooler
 from app.settings import Settings
-
-# How many connections a PostgreSQL accepts from us: all, less those that it keeps for administrators.
-ACCEPTED = """
-SELECT sum(CASE name WHEN 'max_connections' THEN setting::int ELSE -setting::int END) FROM pg_settings
-WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')
-"""
 
 
 @dataclass(frozen=True)
@@ -88,48 +80,6 @@ def check_ladders(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     return not broken, "; ".join(broken) or "timeouts and idle times in order", "unset GUNICORN_CMD_ARGS"
 
 
-def check_database(app: Flask, settings: Settings) -> tuple[bool, str, str]:
-    """Without it every request fails."""
-    try:
-        database.ping()
-    except SQLAlchemyError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        return False, f"{type(error).__name__}: {without_password(reason)}", "see that DATABASE_URL is right"
-    return True, f"{db.engine.dialect.name} answers", ""
-
-
-def check_migrations(app: Flask, settings: Settings) -> tuple[bool, str, str]:
-    """Every new instance would stay out of rotation, so that a rollout stands still."""
-    heads = database.heads()
-    if len(heads) > 1:
-        return False, f"{len(heads)} newest migrations: {', '.join(sorted(heads))}", "flask db merge heads"
-    try:
-        behind = database.compare_schema() == "behind"
-        with db.engine.connect() as connection:
-            invalid = database.invalid_indexes(connection)
-    except SQLAlchemyError:
-        return False, "the database did not tell", "see check database"
-    if invalid:
-        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid)
-        return False, f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}", drop
-    return not behind, "the schema is behind this release" if behind else "the schema is up to date", "flask db upgrade"
-
-
-def check_connections(app: Flask, settings: Settings) -> tuple[bool, str, str]:
-    """Under load the last instances get no connection and fail, while the first ones sit on theirs."""
-    if db.engine.dialect.name != "postgresql":
-        return True, f"{db.engine.dialect.name} has no limit", ""
-    replicas = int(load_answers()["max_replicas"])
-    needed = settings.plan().connections(replicas)
-    try:
-        with db.engine.connect() as connection:
-            accepted = int(connection.execute(text(ACCEPTED)).scalar_one())
-    except SQLAlchemyError:
-        return False, "the database did not tell", "see check database"
-    detail = f"{replicas} replicas open up to {needed} of {accepted} connections"
-    return needed <= accepted, detail, f"ALTER SYSTEM SET max_connections = {needed + 3}, or a pooler in front"
-
-
 def check_redis(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     """One that cannot be written to keeps nobody logged in, and nothing in the cache, while the service looks well.
 
@@ -162,6 +112,7 @@ CHECKS: dict[str, Callable[[Flask, Settings], tuple[bool, str, str]]] = {
     "migrations": check_migrations,
     "connections": check_connections,
     "redis": check_redis,
+    "pooler": check_pooler,
 }
 
 
@@ -172,12 +123,6 @@ def seconds_in_force() -> dict[str, float]:
     given = vars(Config().parser().parse_args(shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))))
     names = {"timeout": "request", "graceful_timeout": "graceful", "keepalive": "keepalive"}
     return SECONDS | {names[name]: float(given[name]) for name in names if given[name] is not None}
-
-
-def without_password(line: str) -> str:
-    """`line` without the password of the database, should a driver have quoted it."""
-    password = db.engine.url.password
-    return line.replace(password, "***") if password else line
 
 
 def examine(app: Flask) -> list[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, abort, url_for
 from sqlalchemy import func, select
 
-from app import cache, limits, preconditions
+from app import cache, database, limits, preconditions
 from app.extensions import db
 from app.idempotency import idempotent
 from app.items.model import Item
@@ -37,6 +37,7 @@ def create_item(body: ItemCreate) -> tuple[Item, dict[str, str]]:
 
 
 @blueprint.get("")
+@database.read_only
 @Operation(query=Page, answer=ItemPage)
 def list_items(query: Page) -> dict[str, Any]:
     """List items.
