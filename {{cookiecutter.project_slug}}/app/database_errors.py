@@ -51,7 +51,7 @@ def explain(error: BaseException, url: URL) -> str:
     if not isinstance(error, DBAPIError):
         return ""
     reason = str(error.orig).partition("\n")[0].rpartition("failed: ")[2].removeprefix("connection is bad: ")
-    reason = reason.removeprefix("FATAL:").strip()
+    reason = re.sub("^[A-Z]+: +", "", reason).strip()  # how bad it is
     if url.password:
         reason = reason.replace(url.password, "***")
     place = f"the database {url.database}" + (f" at {url.host}:{url.port or 5432}" if url.host else "")

@@ -52,8 +52,8 @@ class Connection(psycopg.Connection[Any]):
     def begin(self) -> None:
         """Begin a transaction and set its limits, in the one message that would begin it anyway.
 
-        So they cost no time, and a pooler in transaction mode, which refuses `options` and mixes up `SET`, lets them
-        pass. psycopg begins a transaction only where none is.
+        So they cost no time, and a pooler in transaction mode, which refuses `options` and mixes up what is set for
+        a session, lets them pass. psycopg begins a transaction only where none is.
         """
         if not self.autocommit:  # else somebody asked SQLAlchemy for that
             self.send(self._get_tx_start_command() + LIMITS)
