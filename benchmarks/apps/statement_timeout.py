@@ -12,7 +12,7 @@ import statistics
 import time
 from typing import Any
 
-from app import postgres
+from app.database import postgres
 from sqlalchemy import Engine, create_engine, event, text
 
 ROUNDS, TIMES = 40, 100

@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import func, text, update
 
-from app.backfill import backfill
+from app.database.backfill import backfill
 from app.extensions import db
 from app.items.model import Item
 

@@ -42,7 +42,7 @@ def error(output: str) -> str:
 
 
 def lock_number(trial: Trial) -> int:
-    source = (trial.service.folder / "app" / "migration_lock.py").read_text()
+    source = (trial.service.folder / "app" / "database" / "lock.py").read_text()
     return int(re.findall(r"^LOCK = (\w+)", source, re.M)[0], 0)
 
 
@@ -113,7 +113,7 @@ def test_a_schema_at_its_head_is_left_alone_whatever_others_do(trial: Trial) -> 
 
 
 def test_a_run_that_waits_in_vain_says_for_whom(trial: Trial) -> None:
-    trial.set("migration_lock.py", "PATIENCE", 0.5)
+    trial.set("database/lock.py", "PATIENCE", 0.5)
     trial.execute("t1", "SELECT 1")
     with trial.session(f"SELECT pg_advisory_lock({lock_number(trial)})"):
         holder = trial.sql("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")[0][0]
@@ -126,7 +126,7 @@ def test_a_run_that_waits_in_vain_says_for_whom(trial: Trial) -> None:
 def test_a_table_in_use_is_tried_again_and_nobody_queues_for_long(trial: Trial) -> None:
     """Somebody reads in a transaction that does not end; whoever comes after the migration waits no longer than that
     waits."""
-    trial.set("migrate.py", "LOCK_TIMEOUT", 0.5)
+    trial.set("database/migrate.py", "LOCK_TIMEOUT", 0.5)
     trial.execute("t1", "ALTER TABLE items ADD COLUMN x integer")
     with trial.session("SELECT * FROM items"):
         run = trial.start()
@@ -145,7 +145,7 @@ def test_a_table_in_use_is_tried_again_and_nobody_queues_for_long(trial: Trial) 
 
 def test_a_table_that_is_never_free_is_given_up(trial: Trial) -> None:
     for name, value in (("LOCK_TIMEOUT", 0.1), ("ATTEMPTS", 2), ("LONGEST_PAUSE", 0.1)):
-        trial.set("migrate.py", name, value)
+        trial.set("database/migrate.py", name, value)
     trial.execute("t1", "ALTER TABLE items ADD COLUMN x integer")
     with trial.session("LOCK TABLE items IN ACCESS EXCLUSIVE MODE"):
         code, output = trial.run()
@@ -166,7 +166,7 @@ def test_a_statement_that_fails_is_named_and_what_came_before_is_done(trial: Tri
 
 def test_an_index_is_built_while_transactions_are_open_and_others_wait_for_their_turn(trial: Trial) -> None:
     """It waits for longer than a lock may be waited for, and is not given up."""
-    trial.set("migrate.py", "LOCK_TIMEOUT", 0.2)
+    trial.set("database/migrate.py", "LOCK_TIMEOUT", 0.2)
     trial.write("t1", INDEX, "Find items by name")
     with trial.session(INSERT):
         runs = [trial.start() for _ in range(3)]

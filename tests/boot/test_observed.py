@@ -221,7 +221,7 @@ def test_a_sentry_that_is_gone_changes_no_answer_and_delays_a_stop_by_two_second
 
 def test_nothing_is_imported_that_is_off(folder: Path, venv: Path, tmp_path: Path, variant: str) -> None:
     off = ["opentelemetry", "sentry_sdk", "redis", "alembic", "flask_migrate", "psycopg", "requests", "urllib3"]
-    off += ["flask_session", "flask_wtf", "app.replica", "app.preflight"]
+    off += ["flask_session", "flask_wtf", "app.database.replica", "app.preflight"]
     off += ["gevent"] if variant != "gevent" else []
     script = (
         "import json, sys, wsgi; print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))"

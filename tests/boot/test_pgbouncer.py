@@ -22,8 +22,8 @@ from support.template import SERVICE, Render, load
 
 pytestmark = pytest.mark.default_class
 capacity = load(SERVICE / "app" / "capacity.py")
-NAIVE = {"app/postgres.py": [('"prepare_threshold": None', '"prepare_threshold": 5')]}
-LEAKY = {"app/postgres.py": [("; SET LOCAL statement_timeout", "; SET statement_timeout")]}
+NAIVE = {"app/database/postgres.py": [('"prepare_threshold": None', '"prepare_threshold": 5')]}
+LEAKY = {"app/database/postgres.py": [("; SET LOCAL statement_timeout", "; SET statement_timeout")]}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_its_numbers_are_those_of_the_capacity(render: Render, answers: dict[str
 
 
 def test_who_waits_for_a_connection_waits_as_long_as_without_it(render: Render) -> None:
-    source = (SERVICE / "app" / "database.py").read_text()
+    source = (SERVICE / "app" / "database" / "__init__.py").read_text()
     assert f"POOL_TIMEOUT = {read_ini(render())['query_wait_timeout']} " in source
 
 

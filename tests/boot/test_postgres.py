@@ -17,7 +17,7 @@ from support.service import Service, wait_for
 # The same promises in less time.
 HASTE = {
     "app/capacity.py": [('"statement": 20.0', '"statement": 0.5'), ('"request": 25.0', '"request": 3.0')],
-    "app/database.py": [("CONNECT_TIMEOUT = 5 ", "CONNECT_TIMEOUT = 2 ")],
+    "app/database/__init__.py": [("CONNECT_TIMEOUT = 5 ", "CONNECT_TIMEOUT = 2 ")],
 }
 # A feature that has used the database by the time that workers are forked.
 EAGER_ROUTES = """
@@ -78,7 +78,7 @@ def test_a_statement_that_takes_too_long_is_cancelled_and_said_so(changed: Chang
 
 @pytest.mark.default_class
 def test_without_its_limits_a_statement_goes_on(changed: Changed, migrated: str) -> None:
-    defect = {"app/postgres.py": [("_get_tx_start_command() + LIMITS", "_get_tx_start_command()")]}
+    defect = {"app/database/postgres.py": [("_get_tx_start_command() + LIMITS", "_get_tx_start_command()")]}
     service = changed(HASTE | defect, DATABASE_URL=migrated)
     assert service.get("/trial/query/0.8").status == 200
 
@@ -167,8 +167,8 @@ def test_a_frozen_database_holds_up_no_probe_and_no_request_without_end(changed:
 @pytest.mark.default_class
 def test_a_request_for_which_no_connection_becomes_free_is_told_to_come_again(changed: Changed, migrated: str) -> None:
     impatient = {
-        "app/database.py": [("POOL_TIMEOUT = 5 ", "POOL_TIMEOUT = 0.3 ")],
-        "app/postgres.py": [('"pool_size": pool_size', '"pool_size": 1')],
+        "app/database/__init__.py": [("POOL_TIMEOUT = 5 ", "POOL_TIMEOUT = 0.3 ")],
+        "app/database/postgres.py": [('"pool_size": pool_size', '"pool_size": 1')],
     }
     service = changed(impatient, DATABASE_URL=migrated, WEB_CONCURRENCY="1")
     with ThreadPoolExecutor() as pool:

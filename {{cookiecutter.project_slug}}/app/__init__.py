@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     health.init_app(app)
     register_features(app)
     if settings.database_replica_url:
-        import_module("app.replica").init_app(app)
+        import_module("app.database.replica").init_app(app)
     if settings.api_docs:
         app.register_blueprint(import_module("app.openapi").blueprint)
     health.require(app, settings.readiness_required)

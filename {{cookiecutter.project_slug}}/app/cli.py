@@ -28,7 +28,7 @@ def end_in_a_line(app: Flask) -> None:
     """Have a command that the database ends say why in one line; what a traceback says better keeps it."""
     from sqlalchemy import make_url
 
-    from app.database_errors import explain
+    from app.database.errors import explain
 
     settings, otherwise = app.extensions["settings"], sys.excepthook
     past_pooler = sys.argv[1:2] == ["db"] and settings.database_migration_url
@@ -57,7 +57,7 @@ def preflight(as_json: bool) -> None:
 @click.argument("name")
 def backfill(name: str) -> None:
     """Change many rows in small steps."""
-    from app.backfill import find_backfills
+    from app.database.backfill import find_backfills
 
     known = find_backfills()
     if name not in known:

@@ -10,7 +10,7 @@ from flask import Flask, Response
 from typing_extensions import TypedDict  # before Python 3.12 pydantic reads no other
 from werkzeug.exceptions import HTTPException, InternalServerError, UnprocessableEntity
 
-from app import database_errors
+from app.database.errors import as_answer
 from app.observability.logs import request_id, trace_id
 
 
@@ -55,7 +55,7 @@ def init_app(app: Flask) -> None:
 def problem(error: HTTPException) -> Response | HTTPException:
     """The problem document of an HTTP error; its other headers (`Allow`, `Retry-After`) are kept."""
     if isinstance(error, InternalServerError) and error.original_exception is not None:
-        error = database_errors.as_answer(error.original_exception) or error
+        error = as_answer(error.original_exception) or error
     if error.code is None or error.code < 400 or error.response is not None:
         return error  # a redirect, or abort(response)
     body: Problem = {

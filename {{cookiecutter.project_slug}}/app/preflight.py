@@ -16,8 +16,8 @@ import click
 from flask import Flask
 
 from app.capacity import SECONDS, broken_rungs, find_limits, load_answers
+from app.database.preflight import check_connections, check_database, check_migrations, check_pooler
 from app.extensions import db
-from app.preflight_database import check_connections, check_database, check_migrations, check_pooler
 from app.settings import Settings
 
 

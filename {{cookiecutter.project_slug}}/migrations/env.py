@@ -8,10 +8,9 @@ from alembic import context
 from flask import current_app
 from sqlalchemy import NullPool, create_engine
 
-from app import autogenerate
-from app.database import CONNECT_TIMEOUT
+from app.database import CONNECT_TIMEOUT, autogenerate
+from app.database.migrate import Run
 from app.extensions import db
-from app.migrate import Run
 from app.settings import ANSWERS, Settings
 
 settings: Settings = current_app.extensions["settings"]

@@ -71,7 +71,7 @@ RULES = {
     ),
     "data-change": (
         "it locks every row that it changes until all are changed, and users wait",
-        "a backfill, which goes in small steps (app/backfill.py)",
+        "a backfill, which goes in small steps (app/database/backfill.py)",
     ),
     "index-if-not-exists": (
         "an invalid index, left by a run that failed, is taken for the one that is wanted",

@@ -11,8 +11,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, update
 
-from app import backfill
-from app.backfill import Backfill
+from app.database import backfill
+from app.database.backfill import Backfill
 from app.extensions import db
 
 ROWS = 25

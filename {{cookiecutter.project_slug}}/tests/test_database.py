@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, TimeoutError
 from werkzeug.exceptions import HTTPException
 
-from app.database_errors import as_answer, explain
+from app.database.errors import as_answer, explain
 from tests.conftest import MakeApp
 
 URL = make_url("postgresql+psycopg://app:canary@db.internal/shop")

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app import database
 from app.capacity import Plan, load_answers
-from app.database_errors import explain
+from app.database.errors import explain
 from app.extensions import db
 from app.settings import Settings
 

@@ -26,8 +26,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from app import migration_lock
-from app.database import invalid_indexes
+from app.database import invalid_indexes, lock
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class Run:
         """
         if self.connection.dialect.name != "postgresql":
             return True
-        migration_lock.take(self.connection, self.may_be_pooled)
+        lock.take(self.connection, self.may_be_pooled)
         names = invalid_indexes(self.connection)
         self.connection.rollback()
         if names:

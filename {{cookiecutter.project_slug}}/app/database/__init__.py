@@ -62,7 +62,7 @@ def init_app(app: Flask, settings: Settings) -> None:
                 Path(engine.url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 event.listen(engine, "connect", _tune_sqlite)
             else:
-                postgres = import_module("app.postgres")
+                postgres = import_module("app.database.postgres")
                 postgres.set_limits(engine, REPLICA_TIMEOUT if key else CONNECT_TIMEOUT, read_only=key == "replica")
             event.listen(engine, "checkout", partial(_note_taken, engine))
 
@@ -75,14 +75,14 @@ def engine_options(settings: Settings, url: str, connect_timeout: int) -> dict[s
         "hide_parameters": settings.production,  # an error would tell logs and Sentry what a client sent
         "pool_recycle": POOL_RECYCLE,
         "pool_timeout": POOL_TIMEOUT,
-        **import_module("app.postgres").engine_options(settings.plan().pool_size, connect_timeout),
+        **import_module("app.database.postgres").engine_options(settings.plan().pool_size, connect_timeout),
     }
 
 
 def read_only(view: View) -> View:
     """Mark a view that only reads, and may be a moment behind: it reads from the replica, where there is one.
 
-    Which other decorators it has, and in which order, does not matter. See app/replica.py.
+    Which other decorators it has, and in which order, does not matter. See app/database/replica.py.
     """
     view.__dict__["read_only"] = True
     return view
