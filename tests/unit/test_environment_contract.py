@@ -106,6 +106,7 @@ OTHERS = {
     "PSYCOPG_WAIT_FUNC": "psycopg reads it",
     "PROPAGATE_EXCEPTIONS": "Flask's configuration",
     "SESSION_COOKIE_*": "Flask's configuration",
+    "PERMANENT_SESSION_LIFETIME": "Flask's configuration",
     "SQLALCHEMY_*": "Flask's configuration",
     "TCP_*": "an option of sockets",
     "KEYS": "what a script of Redis is given",
