@@ -81,10 +81,9 @@ def check_ladders(app: Flask, settings: Settings) -> tuple[bool, str, str]:
 
 
 def check_redis(app: Flask, settings: Settings) -> tuple[bool, str, str]:
-    """One that cannot be written to keeps nobody logged in, and nothing in the cache, while the service looks well.
+    """One that cannot be written to keeps nobody logged in. None at all is told and does not fail.
 
-    None at all is no fault: each worker counts limits by itself then, so that what one client may do is a multiple of
-    what was set. That is told and does not fail, for the mend at hand would be to limit nobody.
+    Limits are a multiple of what was set then, but whoever had to mend that in a hurry would switch them off.
     """
     if settings.redis_url is None:
         counters = settings.plan().workers * int(load_answers()["max_replicas"])
