@@ -22,24 +22,23 @@ from support.service import Service, wait_for
 
 pytestmark = pytest.mark.default_class
 FENCE = re.compile(r'^```(\w+)(?: title="(\S+)")?\n(.*?)^```$', re.M | re.S)
-ONE_STEP = '''"""Rename in one step."""
+# What `flask db revision` writes above the functions of a migration.
+HEAD = '''"""{name}"""
 
+import sqlalchemy as sa
 from alembic import op
 
-revision = "one_step"
-down_revision = "0001"
+revision = "{revision}"
+down_revision = "{after}"
 
-
-def upgrade() -> None:
+'''
+ONE_STEP = """def upgrade() -> None:
     op.alter_column("items", "name", new_column_name="title")
-
 
 def downgrade() -> None:
     op.alter_column("items", "title", new_column_name="name")
-'''
-
-
-CLIENTS = 4
+"""
+CLIENTS = 3
 
 
 @dataclass
@@ -71,7 +70,7 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def wait(self, rounds: int = 5) -> None:
+    def wait(self, rounds: int = 3) -> None:
         """Until each of them has begun so many more rounds: with one more, it is done with the round before."""
         before = list(self.rounds)
         wait_for(lambda: all(now >= old + rounds for now, old in zip(self.rounds, before, strict=True)), "rounds", 60)
@@ -139,22 +138,31 @@ class Release:
         with Service(self.folder, self.venv, state, {"DATABASE_URL": self.url, "WEB_CONCURRENCY": "1"}) as service:
             yield service
 
-    def follow(self, name: str, blocks: list[tuple[str, str, str]], newest: str) -> Release:
-        """The next release: a copy, with what stands in the page's blocks; `newest` is the migration before those."""
-        folder = Path(shutil.copytree(self.folder, self.folder.with_name(name)))
+    def newest(self) -> str:
+        """Its newest migration, by the number that every file name begins with."""
+        return max(path.name.partition("_")[0] for path in (self.folder / "migrations" / "versions").glob("*.py"))
+
+    def follow(self, name: str, blocks: list[tuple[str, str, str]]) -> Release:
+        """The next release: a copy, with what stands in the page's blocks."""
+        release = Release(Path(shutil.copytree(self.folder, self.folder.with_name(name))), self.venv, self.url)
         for language, title, text in blocks:
-            path = folder / title
+            path = release.folder / title
             if language == "diff":
                 old = "".join(line[1:] or "\n" for line in text.splitlines(True) if line[0] in " -\n")
                 new = "".join(line[1:] or "\n" for line in text.splitlines(True) if line[0] in " +\n")
                 source = path.read_text()
                 assert source.count(old) == 1, f"{title} has not once: {old}"
                 path.write_text(source.replace(old, new))
+            elif title.startswith("migrations/"):
+                revision = path.name.partition("_")[0]
+                path.write_text(HEAD.format(name=path.stem, revision=revision, after=release.newest()) + text)
             elif title:
-                path.write_text(text.replace('down_revision = "0001"', f'down_revision = "{newest}"'))
+                path.write_text(text)
             elif text.startswith("rm "):
-                (folder / text.split()[1]).unlink()
-        return Release(folder, self.venv, self.url)
+                (release.folder / text.split()[1]).unlink()
+        release.do("ruff", "check", "--no-cache", "--quiet", "--fix", "app/items", "migrations")
+        release.do("ruff", "format", "--no-cache", "--quiet", "app/items", "migrations")
+        return release
 
 
 @pytest.fixture
@@ -163,12 +171,7 @@ def first(folder: Path, venv: Path, migrated: str, tmp_path: Path) -> Release:
 
 
 @pytest.fixture
-def newest(postgres_server: Postgres, migrated: str) -> str:
-    return postgres_server.sql("SELECT version_num FROM alembic_version", migrated)[0][0]
-
-
-@pytest.fixture
-def releases(first: Release, newest: str) -> list[tuple[Release, list[str]]]:
+def releases(first: Release) -> list[tuple[Release, list[str]]]:
     """Each release of the example, and what is to be run when the one before it is gone."""
     page = (first.folder / "docs" / "migrations.md").read_text()
     made: list[tuple[Release, list[str]]] = []
@@ -176,7 +179,7 @@ def releases(first: Release, newest: str) -> list[tuple[Release, list[str]]]:
         blocks = [(match[1], match[2] or "", match[3]) for match in FENCE.finditer(section)]
         before = made[-1][0] if made else first
         commands = [text.strip() for language, _, text in blocks if language == "sh" and text.startswith("flask ")]
-        made.append((before.follow(f"release-{number}", blocks, newest), commands))
+        made.append((before.follow(f"release-{number}", blocks), commands))
     return made
 
 
@@ -206,23 +209,21 @@ def test_the_example_of_the_page_is_noticed_by_nobody(
     assert "name" not in [name for name, _ in postgres_server.sql(columns, first.url)]
 
 
-def test_each_release_of_the_page_is_whole(releases: list[tuple[Release, list[str]]], tmp_path: Path) -> None:
-    """The linter passes it, models and migrations agree, and SQLite goes up and down with it."""
+def test_each_release_of_the_page_is_whole(releases: list[tuple[Release, list[str]]]) -> None:
+    """Its models and its migrations agree; SQLite goes up and down with them all, and the linter passes them."""
+    test = "tests/test_migrations.py::test_"
     for release, _ in releases:
-        release.do("python", "scripts/lint_migrations.py")
-        release.do("ruff", "format", "--no-cache", "--check", "--quiet", "app/items", "migrations")
-        agree = "tests/test_migrations.py::test_models_and_migrations_agree"
-        up_and_down = "tests/test_migrations.py::test_migrations_run_down_and_up_again"
-        release.do("python", "-m", "pytest", "-p", "no:cacheprovider", agree, up_and_down)
+        release.do("python", "-m", "pytest", "-p", "no:cacheprovider", f"{test}models_and_migrations_agree")
+    release.do("python", "-m", "pytest", "-p", "no:cacheprovider", f"{test}migrations_run_down_and_up_again")
+    release.do("python", "scripts/lint_migrations.py")
 
 
-def test_a_rename_in_one_step_is_noticed_and_refused(first: Release, newest: str) -> None:
+def test_a_rename_in_one_step_is_noticed_and_refused(first: Release) -> None:
     """What the example is for, and that the clients above would tell."""
-    source = ONE_STEP.replace('"0001"', f'"{newest}"')
-    second = first.follow("release-1", [("python", "migrations/versions/one_step.py", source)], newest)
+    second = first.follow("release-1", [("python", "migrations/versions/1001_one_step.py", ONE_STEP)])
     refused = second.run("python", "scripts/lint_migrations.py")
     assert refused.returncode == 1
-    assert "migrations/versions/one_step.py:10: Renaming a column" in refused.stdout
+    assert "migrations/versions/1001_one_step.py:10: Renaming a column" in refused.stdout
     with first.serving() as old, Clients([old]) as clients:
         clients.wait()
         assert clients.errors == []

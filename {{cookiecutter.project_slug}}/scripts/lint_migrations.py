@@ -98,7 +98,8 @@ class Finding:
     wrong: str
 
     def __str__(self) -> str:
-        lines = [f"{self.path}:{self.line}: {self.wrong} [{self.rule}]"]
+        here = self.path.relative_to(Path.cwd()) if self.path.is_relative_to(Path.cwd()) else self.path
+        lines = [f"{here}:{self.line}: {self.wrong} [{self.rule}]"]
         for label, text in zip(("otherwise:", "instead:  "), RULES.get(self.rule, ()), strict=False):
             lines.append(f"    {label} {text}")
         return "\n".join(lines)
