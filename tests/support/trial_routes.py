@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
+from app import idempotency
 from app.extensions import db
 from app.observability import logs
 from flask import Blueprint, Response, abort, after_this_request, current_app, g, jsonify, request
@@ -188,6 +189,12 @@ def create_and_die() -> Response:
     if request.headers.get("Die") == "after the commit":
         after_this_request(die)
     return current_app.view_functions["items.create_item"]()
+
+
+@blueprint.post("/purge")
+def purge() -> Response:
+    idempotency.purge()
+    return jsonify(pid=os.getpid())
 
 
 @blueprint.post("/write-behind")
