@@ -60,8 +60,8 @@ def increment(service: Service, where: str, change: Callable[[Answer], Answer]) 
 
 
 def increment_together(service: Service, where: str, change: Callable[[Answer], Answer]) -> tuple[int, int]:
-    """Two hundred increments by ten clients: what the quantity is afterwards, and how many attempts were refused."""
-    with ThreadPoolExecutor(10) as clients:
+    """Two hundred increments by six clients: what the quantity is afterwards, and how many attempts were refused."""
+    with ThreadPoolExecutor(6) as clients:
         refused = sum(clients.map(lambda _: increment(service, where, change), range(200)))
     return service.get(where).json["quantity"], refused
 
@@ -149,6 +149,23 @@ def test_a_create_whose_answer_was_lost_is_repeated_with_a_key_and_doubled_witho
     assert answer is not None
     assert (answer.status, answer.json == committed) == (201, made == 1)
     assert len(service.get(ITEMS).json["items"]) == made
+
+
+def test_old_answers_are_deleted_past_those_that_somebody_else_holds(
+    start: Start, migrated: str, postgres_server: Postgres
+) -> None:
+    service = start(DATABASE_URL=migrated)
+    for number in range(4):
+        create(service, "bolt", key=f"key-{number}")
+    old = "UPDATE idempotency_keys SET created_at = now() - interval '25 hours' WHERE id IN (SELECT id {} LIMIT {})"
+    postgres_server.sql(old.format("FROM idempotency_keys", 3), migrated)
+    with psql(postgres_server, migrated) as session:
+        session("BEGIN;")
+        session(old.format("FROM idempotency_keys WHERE created_at < now() - interval '1 day'", 1) + ";")
+        assert service.request("POST", "/trial/purge").status == 200
+        session("COMMIT;")
+    assert postgres_server.sql("SELECT count(*) FROM idempotency_keys", migrated) == [["2"]]
+    assert [line for line in service.log() if line["level"] == "WARNING"] == []
 
 
 # kill -9

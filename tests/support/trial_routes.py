@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app import cache, database, limits
+from app import cache, database, idempotency, limits
 from app.extensions import db
 from app.items.model import Item
 from app.observability import logs
@@ -362,6 +362,12 @@ def create_and_die() -> Response:
     if request.headers.get("Die") == "after the commit":
         after_this_request(die)
     return current_app.view_functions["items.create_item"]()
+
+
+@blueprint.post("/purge")
+def purge() -> Response:
+    idempotency.purge()
+    return jsonify(pid=os.getpid())
 
 
 @blueprint.post("/write-behind")
