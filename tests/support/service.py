@@ -37,7 +37,7 @@ def clean_environ(**values: str) -> dict[str, str]:
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **values}
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 15) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """The first true value of `condition`; it fails with `what` when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
