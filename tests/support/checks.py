@@ -72,7 +72,7 @@ def untidy(folder: Path) -> list[str]:
     found = []
     for path in would_track(folder):
         text = (folder / path).read_bytes().decode()
-        blank_lines = 2 if path.endswith((".py", ".mako")) else 1
+        blank_lines = 2 if path.endswith((".py", ".mako", ".md")) else 1  # pages quote Python
         faults = {
             "has no newline at its end": text and not text.endswith("\n"),
             "has blank lines at its end": text.endswith("\n\n"),

@@ -19,10 +19,10 @@ from app.breaker import Breaker, Down
 from app.settings import ANSWERS
 
 T = TypeVar("T")
-# Seconds to connect, and for a command. A request makes three round trips: its session, its limit, its cache, one
-# each (a value that has to be computed takes one more). A Redis just not slow enough to be taken for down then costs
-# it 0.24 s; one that is slower costs it one timeout, and the breaker spares it the others.
-TIMEOUT = 0.08
+# Seconds to connect, and for a command. A request makes four round trips: its session is read and written, its limit
+# and its cache take one each (a value that has to be computed one more). A Redis just not slow enough to be taken for
+# down then costs it 0.24 s; one that is slower costs it one timeout, and the breaker spares it the others.
+TIMEOUT = 0.06
 QUIET = 60.0  # seconds between two lines about commands that Redis refuses
 FAILURES = (RedisConnectionError, RedisTimeoutError)
 log = logging.getLogger(__name__)
