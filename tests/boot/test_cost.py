@@ -66,10 +66,12 @@ def grown(ratio: float) -> bool:
     return ratio > recorded * GROWTH
 
 
+@pytest.mark.default_class
 def test_the_default_request_takes_no_more_instructions_than_before(ratios: dict[str, float]) -> None:
     mend = f"It is {ratios['service']:.3f}. If it was meant, write that into {RECORD.relative_to(ROOT)}."
     assert not grown(ratios["service"]), mend
 
 
+@pytest.mark.default_class
 def test_a_line_that_costs_every_request_is_noticed(ratios: dict[str, float]) -> None:
     assert grown(ratios["defect"])

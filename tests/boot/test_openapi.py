@@ -58,6 +58,7 @@ def explore(document: Json, service: Service, folder: Path, examples: int) -> st
     return done.stdout if done.returncode else ""
 
 
+@pytest.mark.default_class
 def test_schemathesis_finds_nothing(start: Start, tmp_path: Path) -> None:
     service = start(LOG_LEVEL="WARNING")
     document = read_document(service)

@@ -102,7 +102,6 @@ OTHERS = {
     "REMOTE_ADDR": "WSGI's",
     "REQUEST_METHOD": "WSGI's",
     "SERVER_*": "WSGI's",
-    "PERMANENT_SESSION_LIFETIME": "Flask's configuration",
     "PREFERRED_URL_SCHEME": "Flask's configuration",
     "PSYCOPG_WAIT_FUNC": "psycopg reads it",
     "PROPAGATE_EXCEPTIONS": "Flask's configuration",

@@ -1,0 +1,20 @@
+"""Services on real servers of PostgreSQL, PgBouncer and Redis; they are started as those of `tests/boot` are."""
+
+from __future__ import annotations
+
+from boot.conftest import (  # noqa: F401  pytest finds its fixtures and hooks here
+    changed,
+    database,
+    folder,
+    migrated,
+    migrated_template,
+    postgres_server,
+    pytest_collection_modifyitems,
+    redis_server,
+    redis_url,
+    send,
+    service,
+    start,
+    trial,
+    variant,
+)
