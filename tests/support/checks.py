@@ -73,7 +73,7 @@ def untidy(folder: Path) -> list[str]:
     for path in would_track(folder):
         text = (folder / path).read_bytes().decode()
         blank_lines = 2 if path.endswith((".py", ".mako")) else 1
-        prose = re.sub(r"^```python.*?^```", "", text, flags=re.M | re.S)  # ruff sees to the code in a page
+        prose = re.sub(r"^```python.*?^```", "code", text, flags=re.M | re.S)  # ruff sees to the code in a page
         faults = {
             "has no newline at its end": text and not text.endswith("\n"),
             "has blank lines at its end": text.endswith("\n\n"),
