@@ -143,9 +143,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture
 def redis_url(redis_server: Redis) -> str:
-    """The URL of a Redis that has nothing."""
+    """The URL of a Redis that has nothing, and may take longer to answer on a busy machine than a service waits."""
     redis_server.ask("FLUSHALL")
-    return redis_server.url
+    return f"{redis_server.url}?socket_timeout=3&socket_connect_timeout=3"
 
 
 @pytest.fixture

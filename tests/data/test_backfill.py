@@ -41,8 +41,8 @@ def nothing(ids: Sequence[Any]) -> None:
 def filled(trial: Trial) -> Trial:
     """Rows to be done, and a backfill for them, of 20 steps."""
     (trial.service.folder / "app" / "items" / "backfills.py").write_text(BACKFILLS)
-    trial.set("backfill.py", "BATCH", 100)
-    trial.set("backfill.py", "PAUSE", 0.1)
+    trial.set("database/backfill.py", "BATCH", 100)
+    trial.set("database/backfill.py", "PAUSE", 0.1)
     items = f"SELECT 'old ' || n, 0, 1, now(), now() FROM generate_series(1, {ROWS}) n"
     trial.sql(f"INSERT INTO items (name, quantity, version, created_at, updated_at) {items}")
     return trial

@@ -111,10 +111,10 @@ def test_a_table_that_is_not_ours_is_told_before_and_when_migrations_meet_it(
     service = prepare(folder, venv, tmp_path, {"DATABASE_URL": database})
     found = preflight(service)["migrations"]
     assert "has a table items, which no migration of ours made" in str(found["detail"])
-    code, _, errors = run(service, "db", "upgrade")
-    assert (code, len(errors)) == (1, 1)
-    assert f"Cannot migrate the database {database.rpartition('/')[2]} at 127.0.0.1" in errors[0]
-    assert 'relation "items" already exists, and not by our migrations' in errors[0]
+    code, lines, errors = run(service, "db", "upgrade")
+    told = [json.loads(line)["message"] for line in lines if '"ERROR"' in line] + errors
+    assert (code, len(told)) == (1, 1)
+    assert 'relation "items" already exists. If another program made it, name a database' in told[0]
 
 
 def test_the_migrations_of_another_project_are_told(
@@ -125,7 +125,7 @@ def test_the_migrations_of_another_project_are_told(
     service = prepare(folder, venv, tmp_path, {"DATABASE_URL": database})
     found = preflight(service)["migrations"]
     assert not found["ok"]
-    assert "lacks items.id" in str(found["detail"])
+    assert "items.id" in str(found["detail"])
     code, lines, errors = run(service, "db", "upgrade")
     assert code == 1
     told = [json.loads(line)["message"] for line in lines if '"ERROR"' in line] + errors

@@ -236,7 +236,7 @@ def test_a_newer_schema_is_left_as_it_is_and_another_programs_is_refused(trial: 
     )
     code, output = trial.run(DATABASE_URL=database)
     assert code == 1
-    assert "has no table items" in error(output)
+    assert "has no table idempotency_keys, items: it is another program's" in error(output)
 
 
 def test_the_other_commands_work_too(trial: Trial) -> None:

@@ -116,7 +116,7 @@ def test_a_view_is_not_run_again_where_nothing_says_so(
 ) -> None:
     shutil.copytree(folder, tmp_path / "service")
     shutil.copy(folder.parent / "app.db", tmp_path)
-    source = tmp_path / "service" / "app" / "replica.py"
+    source = tmp_path / "service" / "app" / "database" / "replica.py"
     right = "                breaker.trip(error)\n            elif"
     assert right in source.read_text()
     source.write_text(source.read_text().replace(right, "                raise\n            elif"))

@@ -22,6 +22,7 @@ T = TypeVar("T")
 # Seconds to connect, and for a command. A request makes four round trips: its session is read and written, its limit
 # and its cache take one each (a value that has to be computed one more). A Redis just not slow enough to be taken for
 # down then costs it 0.24 s; one that is slower costs it one timeout, and the breaker spares it the others.
+# One that is far away gets more by REDIS_URL: redis://host/0?socket_timeout=0.2&socket_connect_timeout=0.2
 TIMEOUT = 0.06
 QUIET = 60.0  # seconds between two lines about commands that Redis refuses
 FAILURES = (RedisConnectionError, RedisTimeoutError)

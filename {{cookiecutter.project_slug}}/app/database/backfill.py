@@ -155,6 +155,6 @@ def backfill(key: SQLColumnExpression[Any], todo: ColumnElement[bool]) -> Callab
 
 def find_backfills() -> dict[str, Backfill]:
     """What the features have registered."""
-    for module in sorted(Path(__file__).parent.glob("*/backfills.py")):
+    for module in sorted(Path(__file__).parents[1].glob("*/backfills.py")):
         import_module(f"app.{module.parent.name}.backfills")
     return BACKFILLS

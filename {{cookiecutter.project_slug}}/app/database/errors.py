@@ -58,6 +58,4 @@ def explain(error: BaseException, url: URL) -> str:
     if error.statement is None or error.connection_invalidated:
         mend = next((mend for pattern, mend in MENDS if re.search(pattern, reason)), "See that its URL is right")
         return f"Cannot use {place}: {reason}. {mend}."
-    if re.search("already exists", reason):
-        return f"Cannot migrate {place}: {reason}, and not by our migrations. Name a database of this service's own."
     return ""

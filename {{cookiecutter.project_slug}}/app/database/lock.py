@@ -15,6 +15,8 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from app.database.postgres import is_pooled
+
 log = logging.getLogger(__name__)
 
 LOCK = 0x6D696772  # its number; nothing else in this database may take it
@@ -64,15 +66,12 @@ def take(connection: Connection, may_be_pooled: bool) -> None:
 def refuse_pooler(connection: Connection) -> None:
     """Go on if this session is ours alone: a pooler gives each transaction another one, which has not our lock.
 
-    A pooler makes up the process number that it tells its clients.
-
     Raises:
         CommandError: somebody stands between.
     """
-    told: int = connection.connection.dbapi_connection.info.backend_pid  # type: ignore[union-attr]
-    process = connection.scalar(text("SELECT pg_backend_pid()"))
+    pooled = is_pooled(connection)
     connection.rollback()
-    if told != process:
+    if pooled:
         raise CommandError(
             "DATABASE_URL goes through a connection pooler, which keeps no lock from one migration to the next. "
             "Set DATABASE_MIGRATION_URL to the database itself"

@@ -171,7 +171,10 @@ def mend(indexes: list[str], code: str | None = None) -> str:
     if code == LOCK_NOT_AVAILABLE:
         return f"Somebody held the table at each of {ATTEMPTS} tries; when they are done, again: flask db upgrade"
     if code == ALREADY_THERE:
-        return "If a run made it that was killed, drop it; then again: flask db upgrade"
+        return (
+            "If another program made it, name a database of this service's own in DATABASE_URL; "
+            "if a run that was killed, drop it, and then again: flask db upgrade"
+        )
     return "It changed nothing, and what came before it is done. Mend it, then again: flask db upgrade"
 
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
+import sqlalchemy
 from psycopg import errors, generators
 from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from app.capacity import SECONDS
 from app.settings import ANSWERS
@@ -108,3 +109,11 @@ def set_limits(engine: Engine, patience: float, *, read_only: bool = False) -> N
     event.listen(engine, "do_connect", connect)
     engine.dialect.do_begin = begin  # type: ignore[method-assign]
     engine.dialect.do_ping = ping  # type: ignore[method-assign]
+
+
+def is_pooled(connection: sqlalchemy.Connection) -> bool:
+    """Whether a pooler is in between, which makes up the process number that it tells its clients."""
+    driver: Any = connection.connection.driver_connection
+    let_in: int = driver.info.backend_pid
+    answers: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    return answers != let_in

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Flask
 from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -11,6 +9,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from app import database
 from app.capacity import Plan, load_answers
 from app.database.errors import explain
+from app.database.postgres import is_pooled
 from app.extensions import db
 from app.settings import Settings
 
@@ -47,13 +46,13 @@ def check_migrations(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     mend = "name a database of this service's own in DATABASE_URL"
     if strange:
         return False, f"{place(db.engine)} has {strange[0]}, which no migration of ours made", mend
+    if invalid:
+        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid)
+        return False, f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}", drop
     if behind:
         return False, "the schema is behind this release", "flask db upgrade"
     if lacking:
         return False, f"the schema lacks {', '.join(lacking)}, though it says that it is not behind this release", mend
-    if invalid:
-        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid)
-        return False, f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}", drop
     return True, "the schema is up to date", ""
 
 
@@ -101,14 +100,6 @@ def compare_tables(connection: Connection) -> tuple[list[str], list[str]]:
     found = {f"{table.name}.{column['name']}" for table in present for column in schema.get_columns(table.name)}
     wanted = [str(column) for table in db.metadata.sorted_tables for column in table.columns]
     return [column for column in wanted if column not in found], []
-
-
-def is_pooled(connection: Connection) -> bool:
-    """Whether a pooler is in between: what answers is another process than the one that let us in."""
-    driver: Any = connection.connection.driver_connection
-    let_in: int = driver.info.backend_pid
-    answers: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    return answers != let_in
 
 
 def count_connections(engine: Engine, plan: Plan) -> tuple[bool, str, str]:
