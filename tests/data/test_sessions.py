@@ -255,7 +255,8 @@ def test_while_redis_is_frozen_nobody_is_known_and_then_everybody_again(start: S
         server.process.send_signal(signal.SIGCONT)
         wait_for(lambda: user(browser, service) == "ann", "ann is known again")
         assert browser.post(service, "/trial/login", csrf_token=token, user="cas").status == 200
-    told = [line["message"] for line in service.log() if line["logger"] == "app.health"]
+    service.wait_for_log(message="^redis is up")
+    told = [line["message"] for line in service.log() if line["message"].startswith("redis is ")]
     assert len(told) == 2, "a line a change"
 
 

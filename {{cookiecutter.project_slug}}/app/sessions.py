@@ -1,7 +1,7 @@
 """Sessions: what a view keeps for one client in `flask.session`. On Redis where REDIS_URL is set, else in the cookie.
 
-Both hold the same values (JSON, and what else Flask tags), for eight hours after their last use. A login begins with
-`session.clear()`: what is written after it has a new id, which nobody can have known before
+Both hold the same values: JSON, and what Flask tags beside it, times for example. They last eight hours, and use renews
+them. A login begins with `session.clear()`: what is written after it has a new id, which nobody can have known before
 (https://cheatsheetseries.owasp.org/cheatsheets/Session_Management_Cheat_Sheet.html, "Renew the Session ID").
 """
 
