@@ -174,7 +174,7 @@ class Settings:
         "SECRET_KEY", text, "Signs cookies; 32 characters or more, new ones yearly.", secret=True
     )
     secret_key_fallbacks: tuple[str, ...] = variable(
-        "SECRET_KEY_FALLBACKS", listing, "Former keys: what they signed stays valid.", secret=True
+        "SECRET_KEY_FALLBACKS", listing, "Former keys, and the next one: what they sign is valid.", secret=True
     )
     database_url: str = variable(
         "DATABASE_URL", sqlalchemy_url, "Production wants PostgreSQL; else SQLite in `instance/`.", secret=True
