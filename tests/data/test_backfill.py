@@ -100,7 +100,7 @@ def test_what_users_write_meanwhile_stays_and_rows_in_their_hands_are_done_later
 
 
 def test_rows_that_are_never_free_are_given_up_and_said(filled: Trial) -> None:
-    filled.set("backfill.py", "ROUNDS", 2)
+    filled.set("database/backfill.py", "ROUNDS", 2)
     with filled.session("SELECT * FROM items WHERE name IN ('old 1', 'old 2000') FOR UPDATE"):
         code, output = filled.run("backfill", "new_names")
     assert code == 1

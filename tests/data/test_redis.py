@@ -222,5 +222,8 @@ def test_a_connection_to_the_former_primary_is_noticed_where_it_is_kept(
     folder: Path, venv: Path, tmp_path: Path, server: Redis, relay: Relay
 ) -> None:
     copy = plant(folder, tmp_path, "app/redis.py", "(*FAILURES, ReadOnlyError)", "FAILURES")
-    with redis(tmp_path) as present, prepare(copy, venv, tmp_path, {"REDIS_URL": url(relay)}) as service:
+    patient = {
+        "REDIS_URL": f"{url(relay)}?socket_timeout=3"
+    }  # else a slow answer on a busy machine ends the connection
+    with redis(tmp_path) as present, prepare(copy, venv, tmp_path, patient) as service:
         assert not fail_over(service, relay, server, present)

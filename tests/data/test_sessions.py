@@ -252,6 +252,7 @@ def test_while_redis_is_frozen_nobody_is_known_and_then_everybody_again(start: S
         assert leaver.get(service, "/trial/logout").status == 200
         assert leaver.cookies == {}, "a logout is one for this browser at least"
         assert Browser().get(service, "/trial/login").status == 200
+        service.wait_for_log(message="^redis is down")
         server.process.send_signal(signal.SIGCONT)
         wait_for(lambda: user(browser, service) == "ann", "ann is known again")
         assert browser.post(service, "/trial/login", csrf_token=token, user="cas").status == 200
