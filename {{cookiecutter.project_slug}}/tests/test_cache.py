@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import count
+from queue import Queue
 
 import pytest
 from flask import Flask
 
 from app import cache
-from tests.conftest import LogLines, MakeApp
+from tests.conftest import MakeApp
 
 GONE = "redis://127.0.0.1:1/0"  # nothing answers there
 
@@ -56,12 +57,15 @@ def test_a_computation_that_fails_fails_for_its_caller() -> None:
         cache.get_or_compute("ratio", 30, lambda: 1 / 0)
 
 
-def test_a_redis_that_is_gone_is_told_once(make_app: MakeApp, log_lines: LogLines) -> None:
+def test_a_redis_that_is_gone_is_told_once(make_app: MakeApp) -> None:
     app = make_app(REDIS_URL=GONE)
+    (breaker,) = app.extensions["breakers"]
+    told: Queue[str] = Queue()
+    breaker.on_change = told.put
     with app.app_context():
         for _ in range(10):
             cache.get_or_compute("value", 30, str)
             cache.forget("value")
     assert app.test_client().get("/healthz/ready").get_json()["checks"]["redis"]["state"] == "down"
-    lines = [line["message"] for line in log_lines() if line["logger"] != "app.request"]
-    assert [line[:14] for line in lines if not line.startswith("migrations")] == ["redis is down "]
+    assert told.get(timeout=30) == "ConnectionError"
+    assert told.empty()
