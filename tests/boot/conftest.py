@@ -21,19 +21,24 @@ Start = Callable[..., Service]
 Changed = Callable[..., Service]
 Send = Callable[..., list[socket.socket]]
 VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
+# CI has no time for every class: of these it asks what names them (tests/boot/test_gevent.py), the rest asks `--all`.
+WITH_ALL = {"sync", "gevent"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, without `--all`, what the default class alone answers for; all of it takes longer than CI may."""
-    left_out = [item for item in items if item.get_closest_marker("default_class") and not of_the_default(item)]
+    left_out = [item for item in items if is_left_out(item)]
     if not config.getoption("--all"):
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
 
-def of_the_default(item: pytest.Item) -> bool:
+def is_left_out(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is None or callspec.params.get("variant", VARIANTS[0]) == VARIANTS[0]
+    variant = callspec.params.get("variant", VARIANTS[0]) if callspec else VARIANTS[0]
+    named = any("variant" in str(mark.args[0]) for mark in item.iter_markers("parametrize"))
+    by_default = item.get_closest_marker("default_class") is not None
+    return (variant in WITH_ALL and not named) or (variant != VARIANTS[0] and by_default)
 
 
 @pytest.fixture(scope="session", params=VARIANTS)
