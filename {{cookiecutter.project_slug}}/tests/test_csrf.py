@@ -123,11 +123,3 @@ def test_the_present_key_signs(make_app: MakeApp) -> None:
     done = with_forms(make_app(SECRET_KEY=NEXT_KEY))
     done.set_cookie("session", cookie.value)
     assert done.post("/forms", data={"csrf_token": token}).status_code == 200
-
-
-def test_the_api_is_asked_for_no_token(client: FlaskClient) -> None:
-    created = client.post("/api/items", json={"name": "Bolt"})
-    assert created.status_code == 201
-    path = created.headers["Location"]
-    assert client.patch(path, json={"quantity": 2}).status_code == 200
-    assert client.delete(path).status_code == 204

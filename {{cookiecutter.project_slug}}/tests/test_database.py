@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, Timeo
 from werkzeug.exceptions import HTTPException
 
 from app.database.errors import as_answer, explain
-from tests.conftest import MakeApp
 
 URL = make_url("postgresql+psycopg://app:canary@db.internal/shop")
 
@@ -55,9 +54,3 @@ def test_a_line_names_the_place_and_the_mend_and_no_password() -> None:
     line = explain(error, URL)
     assert line.startswith('Cannot use the database shop at db.internal:5432: password "***" is wrong. See that user')
     assert "\n" not in line
-
-
-def test_marked_views_need_no_replica(make_app: MakeApp) -> None:
-    app = make_app()
-    assert getattr(app.view_functions["items.list_items"], "read_only", False)
-    assert [breaker.name for breaker in app.extensions["breakers"]] == []

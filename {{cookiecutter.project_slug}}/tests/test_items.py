@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 from sqlalchemy import update
@@ -252,3 +253,16 @@ def test_creations_are_counted_by_outcome(client: FlaskClient) -> None:
     create(client)
     client.post(URL, json={})
     assert counted() == [before[0] + 1, before[1] + 1]
+
+
+def test_the_api_is_asked_for_no_token(client: FlaskClient) -> None:
+    created = client.post(URL, json={"name": "Bolt"})
+    assert created.status_code == 201
+    path = created.headers["Location"]
+    assert client.patch(path, json={"quantity": 2}).status_code == 200
+    assert client.delete(path).status_code == 204
+
+
+def test_a_view_that_only_reads_needs_no_replica(app: Flask) -> None:
+    assert getattr(app.view_functions["items.list_items"], "read_only", False)
+    assert app.extensions["breakers"] == []
