@@ -29,10 +29,10 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 	@.venv/bin/python scripts/suites.py unit render
 
 test: lint ## All that fits into 25 minutes: what CI runs
-	@.venv/bin/python scripts/suites.py unit render boot
+	@.venv/bin/python scripts/suites.py unit render boot deploy
 
 test-all: lint ## Everything: each worker class through the whole boot suite
-	@.venv/bin/python scripts/suites.py --all unit render boot
+	@.venv/bin/python scripts/suites.py --all unit render boot deploy
 
 lint: install ## Check style and types of this repository's own code
 	@.venv/bin/ruff check

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Rendering is work for every core; servers are measured, so they have the machine to themselves.
-OPTIONS = {"unit": [], "render": ["-n", "auto"], "boot": []}
+OPTIONS = {"unit": [], "render": ["-n", "auto"], "boot": [], "deploy": []}
 
 
 def main(arguments: list[str]) -> int:

@@ -77,6 +77,8 @@ READERS: dict[str, tuple[Find, tuple[str, ...]]] = {
     "README.md": (words, ("DATABASE_URL", "SECRET_KEY", "TRUSTED_PROXY_HOPS")),
     "docs/runbook.md": (words, ("SECRET_KEY", "SECRET_KEY_FALLBACKS", "METRICS_PORT")),
     "Makefile": (words, ("APP_ENV", "PORT", "WEB_CONCURRENCY")),
+    "Dockerfile": (words, ("APP_VERSION", "GUNICORN_BIND")),
+    "scripts/healthcheck.py": (strings, ("GUNICORN_BIND", "PORT")),
     "scripts/make_env.py": (strings, ("SECRET_KEY", "POSTGRES_PASSWORD", "WEB_CONCURRENCY")),
 }
 
@@ -89,6 +91,11 @@ OTHERS = {
     "FLASK_*": "Flask reads them",
     "OTEL_TRACES_SAMPLER": "the SDK of OpenTelemetry reads it",
     "UV_*": "uv reads them",
+    "PYC_INVALIDATION_MODE": "uv reads it",
+    "UNCHECKED_HASH": "a value of that",
+    "PYTHONDONTWRITEBYTECODE": "Python reads it",
+    "SSL_CERT_FILE": "whoever speaks TLS reads it",
+    "SOURCE_DATE_EPOCH": "the Dockerfile and BuildKit read it",
     "VIRTUAL_ENV": "set by an active virtual environment",
     "LISTEN_FDS": "set by systemd where it hands over sockets",
     "USER": "set by the shell",
