@@ -94,14 +94,15 @@ class Docker:
 
 @dataclass
 class Container(Client):
-    """A container that was started; a service in one that publishes port 8000 is spoken to as any other."""
+    """A container that was started; a service in one is spoken to as any other, at its own address."""
 
     docker: Docker
     name: str
+    port: int = 8000
 
     def __post_init__(self) -> None:
-        published = self.state["NetworkSettings"]["Ports"].get("8000/tcp")
-        self.port = int(published[0]["HostPort"]) if published else 0
+        networks = self.state["NetworkSettings"]["Networks"].values()
+        self.host = next((network["IPAddress"] for network in networks if network["IPAddress"]), "")
 
     @property
     def state(self) -> Any:
@@ -125,6 +126,10 @@ class Container(Client):
     def execute(self, *command: str) -> str:
         """What a command prints that runs beside the service."""
         return self.docker.run("exec", self.name, *command)
+
+    def wait_until(self, *command: str) -> None:
+        """Until a command beside the service ends well."""
+        wait_for(lambda: self.docker.ask("exec", self.name, *command).returncode == 0, " ".join(command), 60)
 
     def wait_for_health(self, health: str, seconds: float = 60) -> None:
         wait_for(lambda: self.health == health, f"it is {health}", seconds)

@@ -60,15 +60,16 @@ class Answer:
 
 
 class Client:
-    """Whoever speaks to a service at a port of 127.0.0.1 and reads its log."""
+    """Whoever speaks to a service at `host` and `port`, and reads its log."""
 
+    host: str = "127.0.0.1"
     port: int
 
     def log(self) -> list[dict[str, Any]]:
         raise NotImplementedError
 
     def connect(self, timeout: float = 20) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         connection.connect()
         return connection
 
