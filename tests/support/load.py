@@ -14,6 +14,7 @@ class Load:
     """Some clients that open a connection a request and some that keep theirs, until `total` requests were tried.
 
     Attributes:
+        patience: seconds to wait for a connection, and for each part of an answer.
         outcomes: how many requests were "answered", "refused" (no connection was made) or "lost" (it was made and
             no whole answer came), and under "close" how many answers said `Connection: close` to a kept connection.
     """
@@ -23,6 +24,7 @@ class Load:
     clients: int = 8
     path: str = "/api/items"
     host: str = "127.0.0.1"
+    patience: float = 30.0
     pause: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Load:
                 self.losses.append(reason)
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.patience)
         connection.connect()
         return connection
 

@@ -91,8 +91,6 @@ OTHERS = {
     "FLASK_*": "Flask reads them",
     "OTEL_TRACES_SAMPLER": "the SDK of OpenTelemetry reads it",
     "UV_*": "uv reads them",
-    "PYC_INVALIDATION_MODE": "uv reads it",
-    "UNCHECKED_HASH": "a value of that",
     "PYTHONDONTWRITEBYTECODE": "Python reads it",
     "SSL_CERT_FILE": "whoever speaks TLS reads it",
     "SOURCE_DATE_EPOCH": "the Dockerfile and BuildKit read it",

@@ -35,9 +35,10 @@ def main() -> int:
     bind = os.environ.get("GUNICORN_BIND") or f"127.0.0.1:{os.environ.get('PORT') or 8000}"
     server = http.client.HTTPConnection("localhost")
     try:
-        server.sock = connect(bind)
-        server.request("GET", PATH)
-        status = server.getresponse().status
+        with connect(bind) as server.sock:
+            server.request("GET", PATH, headers={"Connection": "close"})
+            with server.getresponse() as response:
+                status = response.status
     except (OSError, ValueError, http.client.HTTPException) as error:
         print(f"{bind}{PATH}: {type(error).__name__}: {error}")
         return 1
