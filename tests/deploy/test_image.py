@@ -61,25 +61,17 @@ def test_it_adds_no_more_to_its_base_than_it_may(
 
 def find_intruders(docker: Docker, image: str, base: str, archive: Path) -> list[str]:
     """Files of an image that no image should have, and canaries in its files, its history and its configuration."""
-    found = [
-        f"{canary.decode()} in {where}"
-        for where, text in read(docker, image, base, archive)
-        for canary in canaries(text)
-    ]
-    names = [where for where, _ in read(docker, image, base, archive)]
-    return found + [
-        name for name in names if re.search(r"(^|/)(\.env.*|\.git|secrets|notes\.txt)(/|$)|^srv/tests/", name)
-    ]
-
-
-def canaries(text: bytes) -> set[bytes]:
-    return set(re.findall(rb"canary-of-\w+", text))
+    found = []
+    for name, text in read(docker, image, base, archive):
+        found += [f"{canary} in {name}" for canary in sorted(set(re.findall(r"canary-of-\w+", text.decode("latin-1"))))]
+        if re.search(r"(^|/)(\.env.*|\.git|secrets|notes\.txt)(/|$)|^srv/tests/", name):
+            found.append(name)
+    return found
 
 
 def read(docker: Docker, image: str, base: str, archive: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file that the layers add to those of the base, and of what describes them."""
-    if not archive.exists():
-        docker.run("save", "--output", archive, image)
+    docker.run("save", "--output", archive, image)
     yield "history", docker.run("history", "--no-trunc", "--format=json", image).encode()
     yield "configuration", json.dumps(docker.inspect(image)).encode()
     with tarfile.open(archive) as saved:

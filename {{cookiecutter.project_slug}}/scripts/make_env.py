@@ -1,7 +1,8 @@
 """Write what this machine needs into `.env`, for development: `python3 scripts/make_env.py`.
 
 Only what is missing is added; nothing is ever overwritten. Standard library only: it runs before anything is
-installed, when the project is made and at each `make run`, so that a fresh clone has its own secrets too.
+installed, when the project is made and at each `make run`, so that a fresh clone has its own secrets too. As a command
+it also writes `secrets/`, where `make up` has its containers read them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def main(root: Path = ROOT) -> list[str]:
 
 def write_secrets(root: Path = ROOT) -> None:
     """Write the secrets of `root/.env` as files, which `compose.yaml` gives to containers."""
-    values = dict(re.findall(r"^([A-Z_]+)=(.+)$", (root / ".env").read_text(encoding="utf-8"), re.M))
+    lines = re.findall(r"^[ \t]*([A-Z_]+)[ \t]*=(.*)$", (root / ".env").read_text(encoding="utf-8"), re.M)
+    values = {name: value.strip().strip("'\"") for name, value in lines}
     password = values["POSTGRES_PASSWORD"]
     texts = {
         "secret_key": values["SECRET_KEY"],
