@@ -18,6 +18,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
     pg_ctl --wait --silent --options="-c listen_addresses=''" start
     [ "$database" = postgres ] || createdb --username="$user" "$database"
+    # shellcheck source=/dev/null
     for file in /docker-entrypoint-initdb.d/*; do
         case "$file" in
             *.sql) psql --set ON_ERROR_STOP=1 --no-psqlrc --username="$user" --dbname="$database" --file="$file" ;;
