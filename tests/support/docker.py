@@ -213,6 +213,8 @@ def serve(folder: Path) -> Iterator[Docker]:
     finally:
         process.terminate()
         process.wait(60)
+        if os.path.ismount(HOME / "data"):  # the engine mounts it upon itself, and nobody could remove it so
+            subprocess.run(["umount", str(HOME / "data")], check=False)
         shutil.rmtree(state, ignore_errors=True)
 
 
