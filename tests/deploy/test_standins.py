@@ -13,6 +13,7 @@ from support.service import wait_for
 def test_postgres_makes_the_user_and_runs_what_is_in_its_folder(
     docker: Docker, builder: Builder, tmp_path: Path
 ) -> None:
+    tmp_path.chmod(0o755)  # the server is another user
     (tmp_path / "password").write_text("canary-of-postgres")
     (tmp_path / "setup.sql").write_text("CREATE TABLE made (); ALTER TABLE made OWNER TO app;")
     options = [
@@ -57,6 +58,7 @@ def test_redis_takes_options_and_runs_as_nobody_of_note(docker: Docker, builder:
 
 
 def test_pgbouncer_runs_on_its_file(docker: Docker, builder: Builder, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # the server is another user
     (tmp_path / "pgbouncer.ini").write_text(
         "[databases]\nshop = host=nowhere\n[pgbouncer]\nlisten_addr = *\nauth_type = any\nadmin_users = app\n"
     )
