@@ -148,9 +148,24 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture
 def redis_url(redis_server: Redis) -> str:
-    """The URL of a Redis that has nothing, and may take longer to answer on a busy machine than a service waits."""
+    """The URL of a Redis that has nothing."""
     redis_server.ask("FLUSHALL")
-    return f"{redis_server.url}?socket_timeout=3&socket_connect_timeout=3"
+    return redis_server.patient_url
+
+
+@pytest.fixture(scope="session")
+def shared_on_redis(
+    folder: Path, venv: Path, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    environ = {"REDIS_URL": redis_server.patient_url}
+    with prepare(folder, venv, tmp_path_factory.mktemp("on-redis"), environ) as service:
+        yield service
+
+
+@pytest.fixture
+def on_redis(shared_on_redis: Service, redis_url: str) -> Service:
+    """A service that tests share, whose Redis has nothing."""
+    return shared_on_redis
 
 
 @pytest.fixture

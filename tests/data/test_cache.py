@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,18 +34,9 @@ class Source:
         return service.get(f"/trial/cached/price?folder={self.folder}")
 
 
-@pytest.fixture(scope="module")
-def shared(
-    folder: Path, venv: Path, tmp_path_factory: pytest.TempPathFactory, redis_server: Redis
-) -> Iterator[Service]:
-    """A service on Redis that tests share; each begins with an empty Redis."""
-    with prepare(folder, venv, tmp_path_factory.mktemp("cache"), {"REDIS_URL": redis_server.url}) as service:
-        yield service
-
-
 @pytest.fixture
-def service(shared: Service, redis_url: str) -> Service:
-    return shared
+def service(on_redis: Service) -> Service:
+    return on_redis
 
 
 @pytest.fixture

@@ -34,20 +34,6 @@ for age in sys.argv[2:]:
 pytestmark = pytest.mark.default_class
 
 
-@pytest.fixture(scope="module")
-def running(
-    folder: Path, venv: Path, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    with prepare(folder, venv, tmp_path_factory.mktemp("sessions"), {"REDIS_URL": redis_server.url}) as service:
-        yield service
-
-
-@pytest.fixture
-def on_redis(running: Service, redis_url: str) -> Service:
-    """A service whose Redis has nothing."""
-    return running
-
-
 @pytest.fixture(params=["redis", "cookie"])
 def either(request: pytest.FixtureRequest, on_redis: Service, service: Service) -> Service:
     """A service with Redis, and one without."""

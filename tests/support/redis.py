@@ -25,6 +25,11 @@ class Redis:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def patient_url(self) -> str:
+        """For a test that is not about waiting: on a busy machine an answer may take longer than a service waits."""
+        return f"{self.url}?socket_timeout=3&socket_connect_timeout=3"
+
     def start(self) -> None:
         command = [str(find("redis-server", "redis-server")), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
