@@ -75,7 +75,7 @@ def changed(folder: Path, venv: Path, tmp_path: Path) -> Iterator[Changed]:
     """`changed(edits, DATABASE_URL=url)` is a running copy of the service with these edits, by file; "" is a new one."""
     with ExitStack() as running:
 
-        def start(edits: dict[str, list[tuple[str, str]]], **environ: str) -> Service:
+        def start(edits: Mapping[str, list[tuple[str, str]]], **environ: str) -> Service:
             home = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
             shutil.copytree(folder, home / "service")
             shutil.copy(folder.parent / "app.db", home)
@@ -84,7 +84,7 @@ def changed(folder: Path, venv: Path, tmp_path: Path) -> Iterator[Changed]:
                 path.parent.mkdir(exist_ok=True)
                 source = path.read_text() if path.exists() else ""
                 for old, new in changes:
-                    assert old in source, f"{file} has no {old}"
+                    assert source.count(old) == 1, f"{file} no longer has one {old!r}: put the fault in elsewhere"
                     source = source.replace(old, new)
                 path.write_text(source)
             return running.enter_context(prepare(home / "service", venv, home, environ))

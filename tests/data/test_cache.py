@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.conftest import Start, prepare
-from support.defects import plant
+from boot.conftest import Changed, Start
 from support.redis import Redis
 from support.service import Answer, Service, wait_for
 
@@ -70,12 +69,9 @@ def test_of_fifty_callers_at_once_one_computes(start: Start, redis_url: str, sou
 
 
 @pytest.mark.default_class
-def test_without_a_lease_all_of_them_would(
-    folder: Path, venv: Path, tmp_path: Path, redis_url: str, source: Source, variant: str
-) -> None:
-    copy = plant(folder, tmp_path, "app/cache.py", "'NX', ", "")
-    with prepare(copy, venv, tmp_path, workers_for_all(redis_url, variant)) as service:
-        assert stampede(service, source, 8) > 1
+def test_without_a_lease_all_of_them_would(changed: Changed, redis_url: str, source: Source, variant: str) -> None:
+    service = changed({"app/cache.py": [("'NX', ", "")]}, **workers_for_all(redis_url, variant))
+    assert stampede(service, source, 8) > 1
 
 
 def outdated(service: Service, source: Source) -> bool:
@@ -109,11 +105,10 @@ def test_what_was_computed_before_a_write_is_not_kept_after_it(service: Service,
     ],
 )
 def test_without_care_for_the_lease_it_would_be(
-    folder: Path, venv: Path, tmp_path: Path, redis_url: str, source: Source, right: str, wrong: str
+    changed: Changed, redis_url: str, source: Source, right: str, wrong: str
 ) -> None:
-    copy = plant(folder, tmp_path, "app/cache.py", right, wrong)
-    with prepare(copy, venv, tmp_path, {"REDIS_URL": redis_url}) as service:
-        assert outdated(service, source)
+    service = changed({"app/cache.py": [(right, wrong)]}, REDIS_URL=redis_url)
+    assert outdated(service, source)
 
 
 @pytest.mark.default_class
@@ -131,13 +126,12 @@ def test_after_a_computation_that_failed_the_next_caller_tries(
 
 @pytest.mark.default_class
 def test_a_lease_that_nobody_gives_back_is_not_waited_for_without_end(
-    folder: Path, venv: Path, tmp_path: Path, redis_url: str, redis_server: Redis, source: Source
+    changed: Changed, redis_url: str, redis_server: Redis, source: Source
 ) -> None:
-    copy = plant(folder, tmp_path, "app/cache.py", "WAIT = 5.0", "WAIT = 0.5")
-    with prepare(copy, venv, tmp_path, {"REDIS_URL": redis_url}) as service:
-        redis_server.ask("SET", LEASE, "of one that was killed", "PX", "60000")
-        assert source.ask(service).json["value"] == "old"
-        assert redis_server.ask("EXISTS", ENTRY) == "0", "only who has the lease keeps what it computed"
+    service = changed({"app/cache.py": [("WAIT = 5.0", "WAIT = 0.5")]}, REDIS_URL=redis_url)
+    redis_server.ask("SET", LEASE, "of one that was killed", "PX", "60000")
+    assert source.ask(service).json["value"] == "old"
+    assert redis_server.ask("EXISTS", ENTRY) == "0", "only who has the lease keeps what it computed"
 
 
 @pytest.mark.default_class

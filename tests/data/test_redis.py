@@ -10,8 +10,7 @@ from threading import Event, Thread
 
 import pytest
 
-from boot.conftest import Start, prepare
-from support.defects import plant
+from boot.conftest import Changed, Start
 from support.redis import Redis, redis
 from support.relay import Relay, relaying
 from support.service import Service, free_port, wait_for
@@ -190,10 +189,10 @@ def test_where_readiness_requires_redis_it_waits_for_it(start: Start) -> None:
     ],
 )
 def test_a_redis_that_freezes_is_noticed_where_nothing_guards_against_it(
-    folder: Path, venv: Path, tmp_path: Path, server: Redis, relay: Relay, right: str, wrong: str
+    changed: Changed, server: Redis, relay: Relay, right: str, wrong: str
 ) -> None:
-    copy = plant(folder, tmp_path, "app/redis.py", right, wrong)
-    with prepare(copy, venv, tmp_path, {"REDIS_URL": url(relay)}) as service, pytest.raises(AssertionError):
+    service = changed({"app/redis.py": [(right, wrong)]}, REDIS_URL=url(relay))
+    with pytest.raises(AssertionError):
         endure(service, relay, server.freeze, server.thaw, patience=5)
 
 
@@ -219,11 +218,9 @@ def test_after_a_failover_the_new_primary_is_found(start: Start, server: Redis, 
 
 @pytest.mark.default_class
 def test_a_connection_to_the_former_primary_is_noticed_where_it_is_kept(
-    folder: Path, venv: Path, tmp_path: Path, server: Redis, relay: Relay
+    changed: Changed, tmp_path: Path, server: Redis, relay: Relay
 ) -> None:
-    copy = plant(folder, tmp_path, "app/redis.py", "(*FAILURES, ReadOnlyError)", "FAILURES")
-    patient = {
-        "REDIS_URL": f"{url(relay)}?socket_timeout=3"
-    }  # else a slow answer on a busy machine ends the connection
-    with redis(tmp_path) as present, prepare(copy, venv, tmp_path, patient) as service:
+    patient = f"{url(relay)}?socket_timeout=3"  # else a slow answer on a busy machine ends the connection
+    service = changed({"app/redis.py": [("(*FAILURES, ReadOnlyError)", "FAILURES")]}, REDIS_URL=patient)
+    with redis(tmp_path) as present:
         assert not fail_over(service, relay, server, present)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.conftest import Start, prepare
+from boot.conftest import Changed, Start, prepare
 from support.load import Load
 from support.postgres import Postgres, postgres, replica
 from support.service import Service, wait_for
@@ -111,24 +110,17 @@ def test_a_replica_that_is_killed_under_load_costs_no_request(start: Start, pair
     assert len(told) <= 4, "one line a worker at each change"
 
 
-def test_a_view_is_not_run_again_where_nothing_says_so(
-    folder: Path, venv: Path, tmp_path: Path, pair: Pair, follower: Postgres
-) -> None:
-    shutil.copytree(folder, tmp_path / "service")
-    shutil.copy(folder.parent / "app.db", tmp_path)
-    source = tmp_path / "service" / "app" / "database" / "replica.py"
-    right = "                breaker.trip(error)\n            elif"
-    assert right in source.read_text()
-    source.write_text(source.read_text().replace(right, "                raise\n            elif"))
+def test_a_view_is_not_run_again_where_nothing_says_so(changed: Changed, pair: Pair, follower: Postgres) -> None:
+    fault = ("                breaker.trip(error)\n            elif", "                raise\n            elif")
     environ = {"DATABASE_URL": pair[0].url, "DATABASE_REPLICA_URL": follower.url}
-    with prepare(tmp_path / "service", venv, tmp_path, environ) as service:
-        load = Load(service.port, total=100_000, path="/trial/read-only/0.01").start()
-        load.wait_for_answers(100)
-        follower.process.send_signal(signal.SIGQUIT)
-        follower.process.wait(20)
-        wait_for(lambda: load.outcomes["status 503"], "a request is lost")
-        load.end()
-        load.wait()
+    service = changed({"app/database/replica.py": [fault]}, **environ)
+    load = Load(service.port, total=100_000, path="/trial/read-only/0.01").start()
+    load.wait_for_answers(100)
+    follower.process.send_signal(signal.SIGQUIT)
+    follower.process.wait(20)
+    wait_for(lambda: load.outcomes["status 503"], "a request is lost")
+    load.end()
+    load.wait()
 
 
 def test_a_frozen_replica_holds_requests_up_once_and_not_for_long(service: Service, follower: Postgres) -> None:
