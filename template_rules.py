@@ -12,7 +12,9 @@ import re
 import runpy
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
@@ -96,9 +98,14 @@ def check(answer: object, question: str) -> str:
     return given
 
 
+@cache  # a render asks it for two numbers
+def load_capacity() -> dict[str, Any]:
+    return runpy.run_path(str(SERVICE / "app" / "capacity.py"))
+
+
 def count(context: Mapping[str, str], what: str) -> str:
     """What a method of `Plan` in `app/capacity.py` works out for these answers; by its path it leaves nothing behind."""
-    capacity = runpy.run_path(str(SERVICE / "app" / "capacity.py"))
+    capacity = load_capacity()
     limits = capacity["Limits"](float(context["cpus"]), int(context["memory_mb"]), "")
     plan = capacity["plan"](limits, context["worker_class"])
     return str(getattr(plan, what)(int(context["max_replicas"])))

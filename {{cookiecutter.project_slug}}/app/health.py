@@ -107,18 +107,18 @@ def add_breaker(app: Flask, breaker: Breaker) -> None:
             raise
         return "up"
 
-    check = Check(app, breaker.name, ask)
-    app.extensions["health"][breaker.name] = check
+    check = add_check(app, breaker.name, ask)
     breaker.on_change = lambda error: check.report(Result("down" if error else "up", 0, error))
 
 
-def add_check(app: Flask, name: str, ask: Callable[[], State]) -> None:
+def add_check(app: Flask, name: str, ask: Callable[[], State]) -> Check:
     """Have readiness ask `ask` about `name`: it returns "up" or "behind", or raises.
 
     It runs in an application context; let it give up within a second. READINESS_REQUIRED says whether readiness
     fails with it.
     """
-    app.extensions["health"][name] = Check(app, name, ask)
+    check = app.extensions["health"][name] = Check(app, name, ask)
+    return check
 
 
 def require(app: Flask, names: Iterable[str]) -> None:

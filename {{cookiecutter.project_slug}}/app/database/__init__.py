@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import import_module
@@ -140,6 +140,11 @@ def invalid_indexes(connection: Connection) -> list[str]:
     if connection.dialect.name != "postgresql":
         return []
     return list(connection.execute(text(INVALID_INDEXES)).scalars())
+
+
+def drop_indexes(names: Iterable[str]) -> str:
+    """The SQL that removes them, with nobody waiting for it."""
+    return " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in names)
 
 
 def heads() -> frozenset[str]:

@@ -26,7 +26,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import DBAPIError
 
-from app.database import invalid_indexes, lock
+from app.database import drop_indexes, invalid_indexes, lock
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +166,7 @@ def limit(_connection: object, cursor: Any, statement: str, *_: object) -> None:
 def mend(indexes: list[str], code: str | None = None) -> str:
     """What to do about a failure with this code of PostgreSQL, which left these invalid indexes."""
     if indexes:
-        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in indexes)
-        return f"Remove what is left with {drop} and then again: flask db upgrade"
+        return f"Remove what is left with {drop_indexes(indexes)} and then again: flask db upgrade"
     if code == LOCK_NOT_AVAILABLE:
         return f"Somebody held the table at each of {ATTEMPTS} tries; when they are done, again: flask db upgrade"
     if code == ALREADY_THERE:

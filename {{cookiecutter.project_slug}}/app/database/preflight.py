@@ -47,8 +47,8 @@ def check_migrations(app: Flask, settings: Settings) -> tuple[bool, str, str]:
     if strange:
         return False, f"{place(db.engine)} has {strange[0]}, which no migration of ours made", mend
     if invalid:
-        drop = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid)
-        return False, f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}", drop
+        found = f"an invalid index, which every write keeps up in vain: {', '.join(invalid)}"
+        return False, found, database.drop_indexes(invalid)
     if behind:
         return False, "the schema is behind this release", "flask db upgrade"
     if lacking:
