@@ -188,7 +188,11 @@ def mix_ups(service: Service, workers: int) -> list[object]:
     failed: list[object] = []
 
     def ask(_: object) -> None:
-        told = service.get("/trial/connection")
+        try:
+            told = service.get("/trial/connection")
+        except OSError as error:  # two wait for one answer, and the other has read it
+            failed.append(error)
+            return
         if told.status == 200:
             seen[told.json["backend"]].add(told.json["worker"])
         else:

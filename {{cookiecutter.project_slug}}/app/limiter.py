@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from flask import Flask, Response, after_this_request, g, request
 from flask_limiter import HeaderNames, Limiter
-from limits.storage import RedisStorage
+from limits.storage import MemoryStorage, RedisStorage
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.breaker import PAUSE
@@ -43,6 +44,20 @@ class OneTrip(RedisStorage):
         return float(g._limits[key][1])
 
 
+class OneWorker(MemoryStorage):
+    """Counts in memory, by one thread at a time.
+
+    Two that count at once may both start the thread by which limits forgets old counts; one of them fails with that.
+    """
+
+    STORAGE_SCHEME = ["one-worker"]  # noqa: RUF012
+    lock = threading.Lock()
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        with self.lock:
+            return super().incr(key, expiry, amount)
+
+
 class Limits:
     """Counts a request when called."""
 
@@ -57,7 +72,7 @@ class Limits:
             self.failure, options = (RedisError,), {"connection_pool": redis.connection_pool}
         self.limiter = Limiter(
             find_client,
-            storage_uri="memory://" if redis is None else "one-trip://",
+            storage_uri="one-worker://" if redis is None else "one-trip://",
             storage_options=options,
             strategy="fixed-window",
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -150,3 +154,30 @@ def test_the_document_knows_what_is_limited(make_client: MakeClient, enabled: st
     assert ("429" in described["post"]["responses"]) == documented
     assert not documented or "Retry-After" in described["post"]["responses"]["429"]["headers"]
     assert "429" not in described["get"]["responses"]
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads that take turns after every step."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_requests_that_are_counted_at_the_same_time_do_not_fail(make_app: MakeApp) -> None:
+    storage = make_app().extensions["limits"].limiter.storage
+    together = Barrier(8)
+
+    def count_often() -> None:
+        for _ in range(100):
+            while storage.timer.is_alive():  # it is started anew by who counts when it has ended
+                time.sleep(0.001)
+            together.wait(30)
+            storage.incr("one", 60)
+
+    with ThreadPoolExecutor(8) as pool:
+        for thread in [pool.submit(count_often) for _ in range(8)]:
+            thread.result()
+    assert storage.get("one") == 800
