@@ -13,7 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Rendering is work for every core. The servers of `boot` are measured, so they have the machine to themselves; those of
 # `data` wait for each other most of the time.
-OPTIONS = {"unit": ["-n", "auto"], "render": ["-n", "auto"], "boot": [], "data": ["-n", "2", "--dist", "loadfile"]}
+OPTIONS = {
+    "unit": ["-n", "auto"],
+    "render": ["-n", "auto"],
+    "data": ["-n", "2", "--dist", "loadfile"],
+    "boot": [],
+    "deploy": [],
+}
 
 
 def main(arguments: list[str]) -> int:
