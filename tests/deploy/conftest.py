@@ -18,6 +18,8 @@ from support.template import ROOT, Render
 
 VARIANTS: list[str] = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
 
+# In the names of all that a run makes, so that two runs may share an engine.
+RUN = f"trial-{os.getpid()}"
 EPOCH = 1_750_000_000  # the time of a commit, as whoever builds says
 
 
@@ -47,8 +49,8 @@ class Builder:
         certificates = os.environ.get("SSL_CERT_FILE")  # a machine whose network has a CA of its own names it so
         secrets = ["--secret", f"id=ca_certificates,src={certificates}"] if certificates else []
         contexts = self.images.contexts(folder / "Dockerfile")
-        self.docker.run("build", "--quiet", "--tag", f"trial/{tag}", *secrets, *contexts, *options, folder)
-        return f"trial/{tag}"
+        self.docker.run("build", "--quiet", "--tag", f"{RUN}/{tag}", *secrets, *contexts, *options, folder)
+        return f"{RUN}/{tag}"
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +82,9 @@ def image(folder: Path, variant: str, builder: Builder) -> str:
 @pytest.fixture(scope="session")
 def network(docker: Docker) -> Iterator[str]:
     """A network of this run's own, on which containers find each other by name."""
-    name = "trial"
-    docker.run("network", "create", name)
-    yield name
-    docker.run("network", "rm", name)
+    docker.run("network", "create", RUN)
+    yield RUN
+    docker.run("network", "rm", RUN)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy.conftest import Builder
+from deploy.conftest import RUN, Builder
 from support.docker import Container, Docker
 from support.service import Client, free_port, wait_for
 from support.standins import PINNED
@@ -65,7 +65,13 @@ def stack(docker: Docker, builder: Builder, folder: Path, tmp_path_factory: pyte
     shutil.rmtree(copy / "secrets")
     (copy / "standins.json").write_text(json.dumps(standins(builder, copy)))
     port = free_port()
-    environ = {**docker.environ, "COMPOSE_FILE": "compose.yaml:standins.json", "HTTP_PORT": str(port)}
+    environ = {
+        **docker.environ,
+        "APP_VERSION": RUN,
+        "COMPOSE_FILE": "compose.yaml:standins.json",
+        "COMPOSE_PROJECT_NAME": RUN,
+        "HTTP_PORT": str(port),
+    }
     stack = Stack(docker, copy, environ, port)
     try:
         stack.make("up")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from deploy.conftest import EPOCH, Builder, production
+from deploy.conftest import EPOCH, RUN, Builder, production
 from support.docker import Container, Docker
 from support.load import Load
 from support.standins import PINNED
@@ -282,9 +282,9 @@ USER 10001
 
 
 def test_it_needs_no_shell_and_no_tool(docker: Docker, image: str, network: str, database_url: str) -> None:
-    docker.run("build", "--quiet", "--tag=trial/bare", "-", input=BARE.format(image=image))
-    assert "executable file not found" in docker.ask("run", "--rm", "trial/bare", "sh", "-c", "true").stderr
-    with docker.container("trial/bare", f"--network={network}", *QUICK, *production(database_url)) as service:
+    docker.run("build", "--quiet", f"--tag={RUN}/bare", "-", input=BARE.format(image=image))
+    assert "executable file not found" in docker.ask("run", "--rm", f"{RUN}/bare", "sh", "-c", "true").stderr
+    with docker.container(f"{RUN}/bare", f"--network={network}", *QUICK, *production(database_url)) as service:
         service.wait_for_health("healthy")
         assert service.get("/api/items").status == 200
         assert service.stop() == 0
