@@ -11,14 +11,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Rendering is work for every core. Tests of servers wait most of the time, so that a third finds room on two cores; a
-# file's share what they start. In the order of their names, long files are not last.
-OPTIONS = {
-    "unit": ["-n", "auto"],
-    "render": ["-n", "auto"],
-    "data": ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"],
-    "boot": ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"],
-}
+# Rendering is work for every core. Servers wait most of the time, so that a third finds room on two cores; tests of one
+# file share what they start. In the order of their names, long files are not last.
+SERVERS = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+OPTIONS = {"unit": ["-n", "auto"], "render": ["-n", "auto"], "data": SERVERS, "boot": SERVERS}
 
 
 def main(arguments: list[str]) -> int:
