@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,10 +24,12 @@ from support.chromium import DESKTOP, PHONE, Chromium
 from support.docker import Container
 from support.packages import find
 from support.service import Answer, wait_for
-from support.template import SERVICE
+from support.template import ROOT, SERVICE
 from support.template import load as load_module
 
 SECONDS: dict[str, float] = load_module(SERVICE / "app" / "capacity.py").SECONDS
+OBSERVATORY = Path(__file__).with_name("observatory")
+SCANNER = "node_modules/@mdn/mdn-http-observatory"
 FORGED = {
     "X-Forwarded-For": "203.0.113.9",
     "X-Forwarded-Proto": "gopher",
@@ -34,7 +39,6 @@ FORGED = {
     "X-Real-IP": "203.0.113.9",
     "Forwarded": "for=203.0.113.9;host=evil.example",
 }
-HEADERS = re.findall(r'^    \(?"([A-Z][\w-]+)", ?"', (SERVICE / "app" / "security.py").read_text(), re.M)
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +56,14 @@ def upstream_of_all(edge: Edge) -> Iterator[Container]:
 
 @pytest.fixture
 def upstream(upstream_of_all: Container, edge: Edge) -> Container:
-    """What stands behind the edge, alone there and reachable."""
-    edge.wait_for_upstream(lambda told: told["me"] is None)
+    """What stands behind the edge, alone there: addresses of the test before are forgotten."""
+
+    def alone() -> bool:
+        for _ in range(3):
+            edge.get("/echo")
+        return {line["upstream"] for line in edge.log_lines(3)} == {f"{upstream_of_all.host}:8000"}
+
+    wait_for(alone, "nginx asks no other")
     return upstream_of_all
 
 
@@ -235,9 +245,7 @@ def test_an_id_that_will_not_do_is_replaced(edge: Edge, upstream: Container, sen
 
 
 def test_one_client_may_not_ask_without_end(edge: Edge, upstream: Container) -> None:
-    rendered = (SERVICE / "deploy" / "nginx" / "limits.conf").read_text()
-    assert "rate=100r/s" in rendered
-    with edge.changed("limits.conf", "rate=100000r/s", "rate=1r/s"):
+    with edge.changed("limits.conf", "rate=100000r/s", "rate=1r/m"):
         before = counts(upstream)["open"]
         connection = edge.connect()
         statuses = []
@@ -247,8 +255,8 @@ def test_one_client_may_not_ask_without_end(edge: Edge, upstream: Container) -> 
             body = response.read()
             statuses.append(response.status)
         connection.close()
-        assert statuses.count(200) in range(201, 206)
-        assert statuses[-1] == 429
+        assert statuses.count(200) in (200, 201), "the burst, and perhaps one more"
+        assert statuses.count(429) == 210 - statuses.count(200)
         assert_problem(Answer(429, response.headers, body), 429, Retry_After="1")
         assert edge.get("/healthz/edge").status == 200
         assert counts(upstream)["open"] == before
@@ -431,7 +439,7 @@ def test_only_what_changes_nothing_is_asked_of_another_instance(edge: Edge, upst
 
 
 def counts_of_dead(edge: Edge, mortal: Container) -> bool:
-    return any(f"{mortal.host}:8000" in line["upstream"] for line in edge.log_lines[-5:])
+    return any(f"{mortal.host}:8000" in line["upstream"] for line in edge.log_lines(3))
 
 
 def test_what_reached_nobody_is_asked_of_another_whatever_it_is(edge: Edge, upstream: Container) -> None:
@@ -455,7 +463,7 @@ def test_it_follows_the_service_to_another_address(edge: Edge) -> None:
 
 def test_a_reload_under_load_loses_nothing(edge: Edge, upstream: Container) -> None:
     under = load(edge, 100_000, "/slow/0.02")
-    for _ in range(5):
+    for _ in range(3):
         under.wait_for_answers(under.outcomes["answered"] + 50)
         edge.reload()
     under.end()
@@ -515,17 +523,19 @@ def test_the_headers_of_nginx_are_those_of_the_service(stack: Stack) -> None:
 
 
 def test_a_page_of_the_release_before_still_finds_its_files(stack: Stack) -> None:
-    """Pages that are open, and those of the instance that is replaced last, name files of the release before."""
+    """In a rolling deploy files come first; pages of both releases are then served, and stay open for longer."""
     old = next(path for path in page_links(stack) if path.endswith(".css"))
     before = stack.get(old).body
     css = stack.folder / "app" / "static" / "app.css"
     css.write_bytes(css.read_bytes() + b"\n.new {\n  color: red;\n}\n")
-    stack.make("up")
-    new = next(path for path in page_links(stack) if path.endswith(".css"))
+    stack.compose("build", "assets")
+    stack.compose("run", "--rm", "assets")
+    new = f"/static/app.{hashlib.sha256(css.read_bytes()).hexdigest()[:16]}.css"
     assert new != old
     assert stack.get(new).body.endswith(b"color: red;\n}\n")
     assert stack.get(old).body == before
-    assert stack.container("app").get(old).status == 404, "the image has its own alone"
+    told = stack.compose("run", "--rm", "assets", "python", "-c", "print(open('app/assets.json').read())")
+    assert f'"app.css": "{new.removeprefix("/static/")}"' in told, "the image has its own alone"
 
 
 def test_one_id_in_both_logs(stack: Stack) -> None:
@@ -552,7 +562,7 @@ def test_no_port_is_published_but_those_of_nginx(stack: Stack) -> None:
     published = {
         (row["Service"], port["PublishedPort"], port["URL"])
         for row in rows
-        for port in row["Publishers"]
+        for port in row["Publishers"] or []
         if port["PublishedPort"]
     }
     assert published == {("nginx", stack.port, "127.0.0.1"), ("nginx", stack.http_port, "127.0.0.1")}
@@ -573,6 +583,52 @@ def test_nginx_has_no_more_rights_than_it_needs(stack: Stack) -> None:
     )
 
 
+# MDN's HTTP Observatory
+
+
+@pytest.fixture(scope="session")
+def observatory() -> Path:
+    """The scanner's folder, installed once for each lock file."""
+    lock = (OBSERVATORY / "package-lock.json").read_bytes()
+    home = ROOT / "build" / f"observatory-{hashlib.sha256(lock).hexdigest()[:12]}"
+    home.parent.mkdir(exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.copytree(OBSERVATORY, home)
+            # Its own scripts would fetch lists: of hosts in browsers' preload list, of which localhost is none.
+            npm = [str(find("npm", "npm")), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            subprocess.run(npm, cwd=home, check=True, capture_output=True)
+            (home / SCANNER / "conf" / "hsts-preload.json").write_text("{}")
+            (home / "complete").touch()
+    return home
+
+
+def scan(observatory: Path, site: Stack, certificate: Path) -> Any:
+    """Grade, and what was found."""
+    environ = {**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate)}
+    environ |= {"SITE_HTTP_PORT": str(site.http_port), "SITE_HTTPS_PORT": str(site.port)}
+    command = [str(find("node", "nodejs")), "--import", "./ports.mjs", f"{SCANNER}/src/scan.js", "localhost"]
+    done = subprocess.run(command, cwd=observatory, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)["scan"]["grade"]
+
+
+def test_the_observatory_gives_the_page_the_best_grade(stack: Stack, observatory: Path, tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    certificate.write_text(stack.container("nginx").execute("cat", "/etc/nginx/tls/fullchain.pem"))
+    assert scan(observatory, stack, certificate) == "A+"
+
+
+def test_the_observatory_would_give_a_worse_one(edge: Edge, upstream: Container, observatory: Path) -> None:
+    with (
+        edge.changed("ours-over-tls.conf", "rewrite ^ /edge/https last;", ""),
+        edge.changed("headers.conf", "add_header X-Content-Type-Options nosniff always;", ""),
+    ):
+        assert scan(observatory, edge, edge.authority) not in ("A+", "A")
+
+
 # A browser
 
 
@@ -584,11 +640,15 @@ def browser() -> Iterator[Chromium]:
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
 @pytest.mark.parametrize("path", ["/", "/api/docs"])
-def test_a_browser_has_nothing_to_complain_of(stack: Stack, browser: Chromium, path: str, width: int) -> None:
-    seen = browser.visit(f"https://localhost:{stack.port}{path}", width)
+def test_a_browser_has_nothing_to_complain_of(
+    stack: Stack, browser: Chromium, pytestconfig: pytest.Config, path: str, width: int
+) -> None:
+    wanted = path == "/" and width == DESKTOP and pytestconfig.getoption("--pictures")
+    picture = ROOT / "docs" / "page.png" if wanted else None
+    seen = browser.visit(f"https://localhost:{stack.port}{path}", width, picture=picture, height=560)
     assert seen.complaints == []
     assert {url.split("/")[2] for url in seen.requests} == {f"localhost:{stack.port}"}
-    assert len(seen.requests) == 3
+    assert len(set(seen.requests)) == 3
     assert seen.width <= width
     assert "My Service" in seen.text
 
