@@ -1,4 +1,8 @@
-"""The edge as the world meets it: nginx from compose.yaml and deploy/nginx/, as they are rendered."""
+"""The edge as the world meets it: nginx from compose.yaml and deploy/nginx/, as they are rendered.
+
+Two of the four ways to the service, nginx and a load balancer in front of it, are walked here with forged headers;
+tests/boot/test_promises.py walks the others, nobody in front and an ingress that is trusted.
+"""
 
 from __future__ import annotations
 
@@ -307,6 +311,25 @@ def test_addresses_of_one_network_are_one_client(edge: Edge, upstream: Container
         assert [ask(f"2001:db8::{number}") for number in range(1, 5)] == [200, 200, 429, 429]
         assert ask("2001:db8:0:1::1") == 200
         assert [ask(f"192.0.2.{number}") for number in range(1, 5)] == [200] * 4
+
+
+def test_what_a_careless_edge_lets_through_would_be_seen(edge: Edge, upstream: Container) -> None:
+    """The chain appended to instead of ended, a body without limit, a POST that is sent twice."""
+    with (
+        edge.changed("proxy.conf", "X-Forwarded-For $remote_addr;", "X-Forwarded-For $proxy_add_x_forwarded_for;"),
+        edge.changed("nginx.conf", "client_max_body_size 1m;", "client_max_body_size 0;"),
+        edge.changed("proxy.conf", "proxy_next_upstream error timeout;", "proxy_next_upstream error non_idempotent;"),
+        edge.upstream(MORTAL="1"),
+    ):
+        forwarded = {dict(edge.get("/echo", FORGED).json["headers"])["x-forwarded-for"] for _ in range(3)}
+        assert all(value.startswith("203.0.113.9, ") for value in forwarded)
+        assert edge.request("POST", "/echo", bytes(20 * 2**20)).status == 200
+        wait_for(lambda: any("," in line["upstream"] for line in ask_and_look(edge)), "one POST had two takers")
+
+
+def ask_and_look(edge: Edge) -> list[dict[str, Any]]:
+    assert edge.request("POST", "/echo/twice", {"x": 1}).status == 200
+    return edge.log_lines(1)
 
 
 # What it does not let through
