@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import ssl
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from support.docker import Docker, engine
+from support.docker import Container, Docker, engine
 from support.git import git
-from support.standins import Images
+from support.service import Client, free_port
+from support.standins import PINNED, Images
 from support.template import ROOT, Render
 
 VARIANTS: list[str] = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
@@ -103,3 +110,95 @@ def database_url(docker: Docker, builder: Builder, network: str, image: str) -> 
 def production(database_url: str) -> list[str]:
     """Options of `docker run` that give a service what it must have in production."""
     return [f"--env=DATABASE_URL={database_url}", "--env=SECRET_KEY=Zk3vQ9xWm2Lr8TtYb5NcJh7PfDs4Ga6E"]
+
+
+@dataclass
+class Stack(Client):
+    """The services of compose.yaml, started; spoken to over TLS, as the world does.
+
+    Attributes:
+        port: that of the host which leads to nginx's TLS.
+        http_port: and the one without.
+    """
+
+    docker: Docker
+    folder: Path
+    environ: Mapping[str, str]
+    port: int
+    http_port: int
+
+    def connect(self, timeout: float = 20) -> http.client.HTTPSConnection:
+        # Its certificate is its own, so nobody vouches for it.
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("localhost", self.port, timeout=timeout, context=context)
+        connection.connect()
+        return connection
+
+    def make(self, *target: str) -> None:
+        self.run("make", *target)
+
+    def compose(self, *command: str) -> str:
+        return self.run("docker", "compose", *command)
+
+    def run(self, *command: str) -> str:
+        """What a command prints in the service's folder; one that fails fails the test with all it said."""
+        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def container(self, service: str) -> Container:
+        (name,) = self.compose("ps", "--all", "--quiet", service).split()
+        return Container(self.docker, name)
+
+    def log(self) -> list[dict[str, Any]]:
+        return self.container("app").log()
+
+
+@contextlib.contextmanager
+def composed(builder: Builder, folder: Path, name: str) -> Iterator[Stack]:
+    """The service in `folder`, of which nothing runs yet, as a Compose project of that name.
+
+    What a registry would give is named in a second file, which Compose is told of.
+    """
+    (folder / "standins.json").write_text(json.dumps(standins(builder, folder)))
+    port, http_port = free_port(), free_port()
+    environ = {
+        **builder.docker.environ,
+        "APP_VERSION": RUN,
+        "COMPOSE_FILE": "compose.yaml:standins.json",
+        "COMPOSE_PROJECT_NAME": name,
+        "HTTP_PORT": str(http_port),
+        "HTTPS_PORT": str(port),
+    }
+    stack = Stack(builder.docker, folder, environ, port, http_port)
+    try:
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--timeout=5", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def stack(builder: Builder, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack after `make up`."""
+    copy = shutil.copytree(folder, tmp_path_factory.mktemp("compose") / "service", symlinks=True)
+    shutil.rmtree(copy / "secrets")
+    with composed(builder, copy, RUN) as stack:
+        stack.make("up")
+        yield stack
+
+
+def standins(builder: Builder, folder: Path) -> dict[str, Any]:
+    """What Compose is to take instead of the images of registries, and the certificates of this machine."""
+    certificates = os.environ.get("SSL_CERT_FILE")
+    names = PINNED.findall((folder / "Dockerfile").read_text())
+    contexts = {name: f"docker-image://{found}" for name in names if (found := builder.images.find(name)) != name}
+    build = {"additional_contexts": contexts, "secrets": ["ca_certificates"] if certificates else []}
+    services: dict[str, Any] = {}
+    for service, told in yaml.safe_load((folder / "compose.yaml").read_text())["services"].items():
+        if "build" in told:
+            services[service] = {"build": build}
+        elif (image := told["image"]) in PINNED.findall(f"image: {image}"):
+            services[service] = {"image": builder.images.find(image)}
+    secrets = {"ca_certificates": {"file": certificates}} if certificates else {}
+    return {"services": services, "secrets": secrets}

@@ -17,6 +17,7 @@ TEXTS = {
     ],
     "project_slug": ["my-service", "ab", "a-slug-of-the-greatest-allowed-length-40"],
     "description": ["A Flask service.", "1", "B\u00fccher/\u65e5\u672c\u8a9e ".ljust(200, "y")],
+    "domain_name": ["localhost", "a.b", f"{'l' * 63}.xn--bcher-kva.example.com"],
     "cpus": ["1", "0.1", "256"],
     "memory_mb": ["512", "128", "1048576"],
     "max_replicas": ["10", "1", "1000"],

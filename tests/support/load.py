@@ -39,11 +39,6 @@ class Load:
             thread.start()
         return self
 
-    def end(self) -> None:
-        """Try no more requests than those under way."""
-        with self._lock:
-            self._left = 0
-
     def wait(self, seconds: float = 60) -> Load:
         deadline = time.monotonic() + seconds
         for thread in self._threads:
