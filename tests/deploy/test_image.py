@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -243,6 +244,24 @@ def test_its_log_has_not_one_error(container: Container) -> None:
 def test_its_version_is_told_to_prometheus(container: Container) -> None:
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9102/metrics').read().decode())"
     assert 'version="1.2.3"' in container.execute("python", "-c", ask)
+
+
+DOOR = """
+import socket
+from app.server.hooks import shut_door
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+half = socket.create_connection(listener.getsockname())
+shut_door(listener)
+refused = socket.socket().connect_ex(listener.getsockname())
+half.sendall(b"all of it")
+print(refused, listener.accept()[0].recv(64).decode())
+"""
+
+
+def test_its_door_shuts_without_a_privilege(container: Container) -> None:
+    """New connections are refused, those half made come through. A socket filter would want CAP_NET_ADMIN."""
+    assert container.execute("python", "-c", DOOR) == f"{errno.ECONNREFUSED} all of it"
 
 
 def test_a_stop_under_load_loses_nothing_and_ends_with_0(
