@@ -270,7 +270,7 @@ def test_a_stop_under_load_loses_nothing_and_ends_with_0(
     options = [f"--network={network}", *LEAST, *QUICK, *production(database_url)]
     with docker.container(image, *options) as service:
         service.wait_for_health("healthy")
-        load = Load(service.port, total=100_000, host=service.host, patience=3).start()
+        load = Load(service.port, total=100_000, host=service.host, patience=15).start()
         load.wait_for_answers(200)
         code = service.stop()
         load.end()

@@ -158,7 +158,7 @@ def shut_door(listener: socket.socket) -> None:
     """Have Linux lead no new connection to a TCP listener, by binding it to a network interface that does not exist.
 
     Who connects from now on is refused. Connections half made still come through: they were led here already. It takes
-    no privilege (Linux 5.7), where a socket filter wants CAP_NET_ADMIN by now.
+    no privilege (Linux 5.7), as a socket filter does by now.
     """
     if sys.platform == "linux" and listener.family != socket.AF_UNIX:
         with suppress(OSError):  # a sandbox that cannot do so stops as others do
