@@ -81,12 +81,12 @@ class Edge(Stack):
 
     @property
     def nginx(self) -> Container:
-        return self.container("nginx")
+        return Container(self.docker, f"{self.environ['COMPOSE_PROJECT_NAME']}-nginx-1")
 
-    @property
-    def log_lines(self) -> list[dict[str, Any]]:
-        """The access log; beside it nginx writes of its own doings."""
-        return [json.loads(line) for line in self.nginx.output().splitlines() if line.startswith("{")]
+    def log_lines(self, count: int) -> list[dict[str, Any]]:
+        """The last of the access log; beside it nginx writes of its own doings."""
+        lines = self.docker.run("logs", "--tail=50", self.nginx.name).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")][-count:]
 
     def check(self) -> subprocess.CompletedProcess[str]:
         """`nginx -t` there."""
@@ -100,9 +100,11 @@ class Edge(Stack):
         wait_for(lambda: len(self.workers() - before) == len(before) and not self.workers() & before, "new workers")
 
     def workers(self) -> set[str]:
-        """The workers that are not on their way out."""
-        rows = self.docker.run("top", self.nginx.name, "-eo", "pid,args").splitlines()
-        return {row.split()[0] for row in rows if row.endswith("nginx: worker process")}
+        """The workers that are not on their way out, by their ids on this machine, where the engine is."""
+        master = self.nginx.state["State"]["Pid"]
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        titles = {child: Path(f"/proc/{child}/cmdline") for child in children}
+        return {child for child, file in titles.items() if title(file) == "nginx: worker process"}
 
     @contextlib.contextmanager
     def changed(self, name: str, old: str, new: str) -> Iterator[None]:
@@ -156,6 +158,12 @@ def serve_edge(builder: Builder, folder: Path, scratch: Path) -> Iterator[Edge]:
             edge.docker.run("cp", authority / file, f"{edge.nginx.name}:/etc/nginx/tls/{name}")
         edge.reload()
         yield edge
+
+
+def title(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text().rstrip("\0 ")
+    return ""
 
 
 def read_all(connection: socket.socket) -> bytes:

@@ -26,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = 60
+    wbufsize = 2**16  # head and body in one packet: else each answer waits for a delayed acknowledgement
 
     def handle_any(self) -> None:
         what, _, value = self.path.lstrip("/").partition("/")
