@@ -33,18 +33,31 @@ def test_the_migration_ran_once_and_before_the_service(stack: Stack) -> None:
 
 def test_secrets_come_as_files_alone(stack: Stack) -> None:
     values = [path.read_text() for path in (stack.folder / "secrets").iterdir()]
-    assert len(values) == 3
-    for service in ("app", "assets", "migrate", "nginx", "postgres", "redis"):
+    assert len(values) == 6
+    for service in ("app", "assets", "migrate", "nginx", "pgbouncer", "postgres", "redis"):
         told = json.dumps(stack.container(service).state)
         assert [value for value in values if value in told] == []
 
 
 def test_the_stores_reach_nobody_and_nobody_reaches_them(stack: Stack) -> None:
-    for service in ("postgres", "redis"):
+    for service in ("pgbouncer", "postgres", "redis"):
         state = stack.container(service).state
         assert not any(state["NetworkSettings"]["Ports"].values())
         (network,) = state["NetworkSettings"]["Networks"]
         assert stack.docker.inspect(network)["Internal"]
+
+
+def test_the_service_comes_by_the_pooler_and_migrations_go_past_it(stack: Stack) -> None:
+    """By preflight's word, and by that of the database."""
+    stack.get("/api/items")
+    told = json.loads(stack.compose("run", "--rm", "--no-deps", "migrate", "flask", "preflight", "--json"))
+    checks = {check["check"]: check["detail"] for check in told["checks"]}
+    assert told["ok"], told
+    assert checks["pooler"] == "migrations go past it"
+    assert "connections to the pooler" in checks["connections"]
+    peers = "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE datname = 'app' AND client_addr IS NOT NULL"
+    query = ["psql", "--username=app", "--dbname=app", "--no-align", "--tuples-only", "--command", peers]
+    assert stack.container("postgres").execute(*query) == stack.container("pgbouncer").host
 
 
 def test_limits_and_patience_are_those_of_the_answers(stack: Stack) -> None:

@@ -1,4 +1,8 @@
-"""The edge as the world meets it: nginx from compose.yaml and deploy/nginx/, as they are rendered."""
+"""The edge as the world meets it: nginx from compose.yaml and deploy/nginx/, as they are rendered.
+
+Two of the four ways to the service, nginx and a load balancer in front of it, are walked here with forged headers;
+tests/boot/test_promises.py walks the others, nobody in front and an ingress that is trusted.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.conftest import Builder, Stack
 from deploy.edge import CONFIG, Edge, load, serve_edge
+from support.answers import VARIANTS
 from support.chromium import DESKTOP, PHONE, Chromium
-from support.docker import Container
+from support.docker import Container, Docker
 from support.packages import find
 from support.service import Answer, wait_for
-from support.template import ROOT, SERVICE
+from support.template import ROOT, SERVICE, Render
 from support.template import load as load_module
 
 SECONDS: dict[str, float] = load_module(SERVICE / "app" / "capacity.py").SECONDS
@@ -42,8 +48,9 @@ FORGED = {
 
 
 @pytest.fixture(scope="session")
-def edge(builder: Builder, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with serve_edge(builder, folder, tmp_path_factory.mktemp("edge")) as edge:
+def edge(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    """The worker class makes no difference to it."""
+    with serve_edge(builder, render(), tmp_path_factory.mktemp("edge")) as edge:
         yield edge
 
 
@@ -119,9 +126,9 @@ def find_numbers(text: str, directive: str) -> list[float]:
     return [float(number) for number in re.findall(rf"^\s*{directive} (\d+)s;", text, re.M)]
 
 
-def test_its_seconds_are_those_of_the_ladders(folder: Path) -> None:
+def test_its_seconds_are_those_of_the_ladders(edge: Edge) -> None:
     """tests/boot/test_idle_ladder.py has nginx and the service do what these numbers promise."""
-    text = "".join(path.read_text() for path in sorted((folder / "deploy" / "nginx").glob("*.conf")))
+    text = "".join(path.read_text() for path in sorted((edge.folder / "deploy" / "nginx").glob("*.conf")))
     assert find_numbers(text, "keepalive_timeout") == [SECONDS["proxy_idle"], SECONDS["upstream_idle"]]
     assert find_numbers(text, "proxy_read_timeout") == [SECONDS["proxy"]]
     assert find_numbers(text, "proxy_send_timeout") == [SECONDS["proxy"]]
@@ -130,9 +137,36 @@ def test_its_seconds_are_those_of_the_ladders(folder: Path) -> None:
     assert SECONDS["proxy"] < shutdown < SECONDS["grace"]
 
 
-def test_its_body_limit_is_that_of_the_service(folder: Path) -> None:
-    (limit,) = re.findall(r"client_max_body_size (\d+)m;", (folder / "deploy" / "nginx" / "nginx.conf").read_text())
-    assert f"| `MAX_CONTENT_LENGTH` | `{int(limit) * 2**20}` |" in (folder / "docs" / "settings.md").read_text()
+def test_its_body_limit_is_that_of_the_service(edge: Edge) -> None:
+    (limit,) = re.findall(
+        r"client_max_body_size (\d+)m;", (edge.folder / "deploy" / "nginx" / "nginx.conf").read_text()
+    )
+    assert f"| `MAX_CONTENT_LENGTH` | `{int(limit) * 2**20}` |" in (edge.folder / "docs" / "settings.md").read_text()
+
+
+@pytest.mark.parametrize("variant_of_names", VARIANTS)
+def test_it_starts_for_a_name_of_any_length_with_a_certificate_of_its_own(
+    docker: Docker, builder: Builder, render: Render, variant_of_names: str
+) -> None:
+    files = render(**VARIANTS[variant_of_names]) / "deploy" / "nginx"
+    image = yaml.safe_load((files.parent.parent / "compose.yaml").read_text())["services"]["nginx"]["image"]
+    options = [f"--volume={files}:/etc/nginx/service:ro", f"--volume={files}/templates:/etc/nginx/templates:ro"]
+    options += [f"--volume={files}/self-signed.sh:/docker-entrypoint.d/40-self-signed.sh:ro", "--env=HTTPS_SUFFIX="]
+    with docker.container(
+        builder.images.find(image),
+        "--tmpfs=/etc/nginx/tls",
+        *options,
+        command=("nginx", "-c", CONFIG, "-g", "daemon off;"),
+    ) as nginx:
+        ask = ("openssl", "x509", "-in", "/etc/nginx/tls/fullchain.pem", "-noout", "-ext", "subjectAltName")
+        nginx.wait_until("curl", "--fail", "--insecure", "https://127.0.0.1:8443/healthz/edge")
+        name = VARIANTS[variant_of_names].get("domain_name", "localhost")
+        assert f"DNS:{name}, DNS:localhost, IP Address:127.0.0.1" in nginx.execute(*ask)
+        resolve = ("--resolve", f"{name}:8443:127.0.0.1", f"https://{name}:8443/")
+        known = nginx.execute(
+            "curl", "--silent", "--insecure", "--output", "/dev/null", "--write-out", "%{http_code}", *resolve
+        )
+        assert known == "502", "it would ask the service, and there is none"
 
 
 # TLS and HTTP/2
@@ -277,6 +311,25 @@ def test_addresses_of_one_network_are_one_client(edge: Edge, upstream: Container
         assert [ask(f"2001:db8::{number}") for number in range(1, 5)] == [200, 200, 429, 429]
         assert ask("2001:db8:0:1::1") == 200
         assert [ask(f"192.0.2.{number}") for number in range(1, 5)] == [200] * 4
+
+
+def test_what_a_careless_edge_lets_through_would_be_seen(edge: Edge, upstream: Container) -> None:
+    """The chain appended to instead of ended, a body without limit, a POST that is sent twice."""
+    with (
+        edge.changed("proxy.conf", "X-Forwarded-For $remote_addr;", "X-Forwarded-For $proxy_add_x_forwarded_for;"),
+        edge.changed("nginx.conf", "client_max_body_size 1m;", "client_max_body_size 0;"),
+        edge.changed("proxy.conf", "proxy_next_upstream error timeout;", "proxy_next_upstream error non_idempotent;"),
+        edge.upstream(MORTAL="1"),
+    ):
+        forwarded = {dict(edge.get("/echo", FORGED).json["headers"])["x-forwarded-for"] for _ in range(3)}
+        assert all(value.startswith("203.0.113.9, ") for value in forwarded)
+        assert edge.request("POST", "/echo", bytes(20 * 2**20)).status == 200
+        wait_for(lambda: any("," in line["upstream"] for line in ask_and_look(edge)), "one POST had two takers")
+
+
+def ask_and_look(edge: Edge) -> list[dict[str, Any]]:
+    assert edge.request("POST", "/echo/twice", {"x": 1}).status == 200
+    return edge.log_lines(1)
 
 
 # What it does not let through
@@ -508,6 +561,7 @@ def test_static_files_are_kept_for_good_under_names_with_their_hash(stack: Stack
     plain = re.sub(r"\.[0-9a-f]{16}\.", ".", links[0])
     assert stack.get(plain).headers["Cache-Control"] == "no-cache"
     assert stack.get(plain).body == stack.get(links[0]).body
+    assert "/static/" not in stack.container("nginx").output(), "a page is a line in the log, its files are none"
 
 
 def test_the_headers_of_nginx_are_those_of_the_service(stack: Stack) -> None:
@@ -587,8 +641,10 @@ def test_nginx_has_no_more_rights_than_it_needs(stack: Stack) -> None:
 
 
 @pytest.fixture(scope="session")
-def observatory() -> Path:
+def observatory(pytestconfig: pytest.Config) -> Path:
     """The scanner's folder, installed once for each lock file."""
+    if not pytestconfig.getoption("--all"):
+        pytest.skip("it takes a minute to install: --all")
     lock = (OBSERVATORY / "package-lock.json").read_bytes()
     home = ROOT / "build" / f"observatory-{hashlib.sha256(lock).hexdigest()[:12]}"
     home.parent.mkdir(exist_ok=True)

@@ -57,10 +57,14 @@ def write_secrets(root: Path = ROOT) -> None:
     lines = re.findall(r"^[ \t]*([A-Z_]+)[ \t]*=(.*)$", (root / ".env").read_text(encoding="utf-8"), re.M)
     values = {name: value.strip().strip("'\"") for name, value in lines}
     password = values["POSTGRES_PASSWORD"]
+    user, in_quotes = f"app:{quote(password, safe='')}", password.replace('"', '""')
     texts = {
         "secret_key": values["SECRET_KEY"],
         "postgres_password": password,
-        "database_url": f"postgresql://app:{quote(password, safe='')}@postgres:5432/app",
+        "pgbouncer_users": f'"app" "{in_quotes}"\n',
+        "database_url": f"postgresql://{user}@pgbouncer:6432/app",
+        "migration_url": f"postgresql://{user}@postgres:5432/app",
+        "grafana_password": secrets.token_urlsafe(24),
     }
     folder = root / "secrets"
     folder.mkdir(mode=0o700, exist_ok=True)  # keeps others out; a container, whose user is another one, gets a file
