@@ -46,8 +46,13 @@ PARSERS: dict[str, Callable[[str], object]] = {
     ".json": json.loads,
     ".yaml": lambda text: list(yaml.safe_load_all(text)),
     ".yml": lambda text: list(yaml.safe_load_all(text)),
-    ".ini": lambda text: configparser.ConfigParser().read_string(text),
+    ".ini": lambda text: read_ini(text),
 }
+
+
+def read_ini(text: str) -> None:
+    """PgBouncer's files may include others, and those of certbot begin without a section."""
+    configparser.ConfigParser(comment_prefixes=("#", ";", "%")).read_string(f"[before the first]\n{text}")
 
 
 def leftovers(folder: Path) -> list[str]:
