@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -18,7 +19,7 @@ from deploy.conftest import RUN, Builder, composed
 from deploy.edge import Edge, load
 from support.service import wait_for
 from support.standins import PINNED
-from support.template import Render
+from support.template import SERVICE, Render
 
 DOMAIN = "shop.example.com"
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: a certificate lasts seconds here, and a machine may be slow
@@ -56,6 +57,16 @@ class Host(Edge):
 
     def certbot(self, *arguments: str) -> str:
         return self.compose("run", "--rm", "--no-deps", "certbot", *arguments)
+
+
+def commands(heading: str) -> list[str]:
+    """What the page tells to run under a heading, as far as a machine without a domain can."""
+    page = (SERVICE / "docs" / "host.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## )", page, re.M | re.S)
+    blocks = re.findall(r"^```console\n(.*?)^```$", section, re.M | re.S)
+    found = re.findall(r"^\$ (.+)$", "".join(blocks), re.M)
+    assert found
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +119,12 @@ def certified(host: Host) -> Host:
 
 
 def test_the_first_certificate_takes_the_place_of_the_self_signed_one(host: Host) -> None:
+    """By the commands of docs/host.md."""
     assert not host.is_trusted()
     requests = load(host, total=10**6, path="/healthz/edge", clients=4)
     requests.wait_for_answers(20)
-    host.certbot("certonly")
+    for command in commands("The code and the secrets") + commands("The certificate"):
+        host.run("sh", "-c", command)
     wait_for(host.is_trusted, "nginx has the certificate", WAIT)
     assert set(requests.end().outcomes) <= {"answered", "close"}, requests.losses
     assert host.nginx.execute("stat", "-c", "%u %a", "/etc/nginx/tls/privkey.pem") == "0 600"
