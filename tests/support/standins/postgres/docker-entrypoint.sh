@@ -12,9 +12,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     [ -z "${POSTGRES_PASSWORD_FILE:-}" ] || POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
     [ -n "${POSTGRES_PASSWORD:-}" ] || { echo "POSTGRES_PASSWORD or POSTGRES_PASSWORD_FILE must be set" >&2; exit 1; }
     user=${POSTGRES_USER:-postgres} database=${POSTGRES_DB:-${POSTGRES_USER:-postgres}}
-    printf '%s' "$POSTGRES_PASSWORD" >"$PGDATA.password"
-    initdb --username="$user" --pwfile="$PGDATA.password" --auth-host=scram-sha-256 --auth-local=trust >/dev/null
-    rm "$PGDATA.password"
+    printf '%s' "$POSTGRES_PASSWORD" >/tmp/password
+    initdb --username="$user" --pwfile=/tmp/password --auth-host=scram-sha-256 --auth-local=trust >/dev/null
+    rm /tmp/password
     echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
     pg_ctl --wait --silent --options="-c listen_addresses=''" start
     [ "$database" = postgres ] || createdb --username="$user" "$database"
