@@ -77,7 +77,7 @@ def host(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFact
     pebble = builder.images.build("pebble:2")
     authority = scratch / "acme.pem"
     authority.write_text(builder.docker.run("run", "--rm", pebble, "cat", "ca.pem"))
-    (image,) = PINNED.findall((folder / "deploy" / "compose" / "certificates.yaml").read_text())
+    (image,) = PINNED.findall((folder / "deploy" / "compose" / "production.yaml").read_text())
     certbot = {
         "image": builder.images.find(image),
         "environment": {"RENEW_EVERY": "2s", "REQUESTS_CA_BUNDLE": "/acme.pem"},
@@ -87,10 +87,13 @@ def host(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFact
     nginx = {"networks": {"edge": {"aliases": [DOMAIN]}}}
     services = {"certbot": certbot, "nginx": nginx, "pebble": {"image": pebble, "networks": ["edge"]}}
     (folder / "acme.json").write_text(json.dumps({"services": services}))
+    shutil.copy(
+        folder / "deploy" / "nginx" / "upstream.conf", folder / "deploy" / "compose"
+    )  # a release would write it
     with (folder / "deploy" / "compose" / "certificates" / "cli.ini").open("a") as file:
         file.write("server = https://pebble:14000/dir\n")
     with composed(builder, folder, f"{RUN}-acme") as stack:
-        files = "compose.yaml:deploy/compose/certificates.yaml:standins.json:acme.json"
+        files = "compose.yaml:deploy/compose/production.yaml:standins.json:acme.json"
         told = {**vars(stack), "environ": {**stack.environ, "COMPOSE_FILE": files}}
         host = Host(**told, builder=builder, authority=scratch / "root.pem")
         host.compose("up", "--no-deps", "--detach", "--wait", "nginx", "pebble")
