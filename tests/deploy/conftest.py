@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -53,11 +54,21 @@ class Builder:
 
     def build(self, folder: Path, tag: str, *options: str) -> str:
         """The name of the image."""
+        self.docker.run("build", "--quiet", *self.options(folder, tag), *options, folder)
+        return f"{RUN}/{tag}"
+
+    def steps(self, folder: Path, tag: str, *options: str) -> dict[str, float]:
+        """What BuildKit did that it had not in its cache, and for how many seconds by its own clock."""
+        command = ["docker", "build", "--progress=plain", *self.options(folder, tag), *options, str(folder)]
+        done = subprocess.run(command, env=self.docker.environ, capture_output=True, text=True, check=True)
+        names = dict(re.findall(r"^(#\d+) (\[(?!internal|context).*)$", done.stderr, re.M))
+        seconds = dict(re.findall(r"^(#\d+) DONE ([\d.]+)s$", done.stderr, re.M))
+        return {name: float(seconds[number]) for number, name in names.items() if number in seconds}
+
+    def options(self, folder: Path, tag: str) -> list[str]:
         certificates = os.environ.get("SSL_CERT_FILE")  # a machine whose network has a CA of its own names it so
         secrets = ["--secret", f"id=ca_certificates,src={certificates}"] if certificates else []
-        contexts = self.images.contexts(folder / "Dockerfile")
-        self.docker.run("build", "--quiet", "--tag", f"{RUN}/{tag}", *secrets, *contexts, *options, folder)
-        return f"{RUN}/{tag}"
+        return ["--tag", f"{RUN}/{tag}", *secrets, *self.images.contexts(folder / "Dockerfile")]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import shutil
 import socket
 import ssl
@@ -18,7 +19,7 @@ from deploy.conftest import RUN, Builder, composed
 from deploy.edge import Edge, load
 from support.service import wait_for
 from support.standins import PINNED
-from support.template import Render
+from support.template import SERVICE, Render
 
 DOMAIN = "shop.example.com"
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: a certificate lasts seconds here, and a machine may be slow
@@ -58,6 +59,16 @@ class Host(Edge):
         return self.compose("run", "--rm", "--no-deps", "certbot", *arguments)
 
 
+def commands(heading: str) -> list[str]:
+    """What the page tells to run under a heading, as far as a machine without a domain can."""
+    page = (SERVICE / "docs" / "host.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## )", page, re.M | re.S)
+    blocks = re.findall(r"^```console\n(.*?)^```$", section, re.M | re.S)
+    found = re.findall(r"^\$ (.+)$", "".join(blocks), re.M)
+    assert found
+    return found
+
+
 @pytest.fixture(scope="module")
 def host(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """nginx as it starts on a new host; certbot is told of another server than Let's Encrypt's, and hurries."""
@@ -66,7 +77,7 @@ def host(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFact
     pebble = builder.images.build("pebble:2")
     authority = scratch / "acme.pem"
     authority.write_text(builder.docker.run("run", "--rm", pebble, "cat", "ca.pem"))
-    (image,) = PINNED.findall((folder / "deploy" / "compose" / "certificates.yaml").read_text())
+    (image,) = PINNED.findall((folder / "deploy" / "compose" / "production.yaml").read_text())
     certbot = {
         "image": builder.images.find(image),
         "environment": {"RENEW_EVERY": "2s", "REQUESTS_CA_BUNDLE": "/acme.pem"},
@@ -76,10 +87,13 @@ def host(builder: Builder, render: Render, tmp_path_factory: pytest.TempPathFact
     nginx = {"networks": {"edge": {"aliases": [DOMAIN]}}}
     services = {"certbot": certbot, "nginx": nginx, "pebble": {"image": pebble, "networks": ["edge"]}}
     (folder / "acme.json").write_text(json.dumps({"services": services}))
+    shutil.copy(
+        folder / "deploy" / "nginx" / "upstream.conf", folder / "deploy" / "compose"
+    )  # a release would write it
     with (folder / "deploy" / "compose" / "certificates" / "cli.ini").open("a") as file:
         file.write("server = https://pebble:14000/dir\n")
     with composed(builder, folder, f"{RUN}-acme") as stack:
-        files = "compose.yaml:deploy/compose/certificates.yaml:standins.json:acme.json"
+        files = "compose.yaml:deploy/compose/production.yaml:standins.json:acme.json"
         told = {**vars(stack), "environ": {**stack.environ, "COMPOSE_FILE": files}}
         host = Host(**told, builder=builder, authority=scratch / "root.pem")
         host.compose("up", "--no-deps", "--detach", "--wait", "nginx", "pebble")
@@ -108,10 +122,12 @@ def certified(host: Host) -> Host:
 
 
 def test_the_first_certificate_takes_the_place_of_the_self_signed_one(host: Host) -> None:
+    """By the commands of docs/host.md."""
     assert not host.is_trusted()
     requests = load(host, total=10**6, path="/healthz/edge", clients=4)
     requests.wait_for_answers(20)
-    host.certbot("certonly")
+    for command in commands("The code and the secrets") + commands("The certificate"):
+        host.run("sh", "-c", command)
     wait_for(host.is_trusted, "nginx has the certificate", WAIT)
     assert set(requests.end().outcomes) <= {"answered", "close"}, requests.losses
     assert host.nginx.execute("stat", "-c", "%u %a", "/etc/nginx/tls/privkey.pem") == "0 600"

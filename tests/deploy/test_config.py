@@ -19,13 +19,13 @@ DEFECTS = [
     ("compose.yaml", "networks: [edge, stores", "networks: [hedge, stores", "undefined network"),
     ("compose.yaml", "  app:\n", "  app:\n    restarts: always\n", "restarts"),
     ("compose.yaml", "${HTTP_PORT:-8080}", "${HTTP_PORT}", "HTTP_PORT"),
-    ("deploy/compose/certificates.yaml", "networks: [edge]", "networks: [hedge]", "undefined network"),
+    ("deploy/compose/production.yaml", "networks: [edge]", "networks: [hedge]", "undefined network"),
 ]
 
 
 def files(folder: Path) -> list[Path]:
     """All of one host in production, in the order in which they are given to Compose."""
-    return [folder / "compose.yaml", *sorted((folder / "deploy" / "compose").glob("*.yaml"), reverse=True)]
+    return [folder / "compose.yaml", folder / "deploy" / "compose" / "production.yaml"]
 
 
 def read(docker: Docker, folder: Path, paths: list[Path], *options: str) -> tuple[str, list[str]]:

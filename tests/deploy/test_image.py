@@ -143,18 +143,35 @@ def test_it_says_what_it_is_and_how_it_is_run(docker: Docker, image: str, folder
 # How it is built
 
 
+def rebuild(builder: Builder, folder: Path, changed: str) -> tuple[str, dict[str, float]]:
+    """The image with a comment more in one file, and the steps that this took."""
+    with (folder / changed).open("a") as file:
+        file.write("\n# A change.\n")
+    tag = f"changed-{Path(changed).stem}"
+    return f"{RUN}/{tag}", builder.steps(folder, tag, f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}")
+
+
 def test_a_change_of_code_changes_the_last_layer_alone(
     docker: Docker, builder: Builder, folder: Path, image: str, tmp_path: Path
 ) -> None:
-    changed = shutil.copytree(folder, tmp_path / "service", symlinks=True)
-    with (changed / "app" / "clock.py").open("a") as file:
-        file.write("\n# A change.\n")
-    before, after = (
-        layers(docker, image),
-        layers(docker, builder.build(changed, "changed", f"--build-arg=SOURCE_DATE_EPOCH={EPOCH}")),
-    )
+    """And only what makes that layer is done: 1.5 to 2.1 s of work where this was written, on two busy cores."""
+    changed, steps = rebuild(builder, shutil.copytree(folder, tmp_path / "service", symlinks=True), "app/clock.py")
+    before, after = layers(docker, image), layers(docker, changed)
     assert after[:-1] == before[:-1]
     assert after[-1] != before[-1]
+    print(f"{sum(steps.values()):.1f} s of work: {steps}")
+    assert [name.split(" RUN ")[0] for name in sorted(steps)] == [
+        "[code 2/3] COPY . ./",
+        "[code 3/3]",
+        "[stage-3 3/3] COPY --from=code /srv/ ./",
+    ]
+
+
+def test_a_change_that_touches_the_packages_would_be_seen(
+    builder: Builder, folder: Path, image: str, tmp_path: Path
+) -> None:
+    _, steps = rebuild(builder, shutil.copytree(folder, tmp_path / "service", symlinks=True), "scripts/slim.py")
+    assert [name for name in steps if name.startswith("[dependencies 3/3] RUN")]
 
 
 class Mirror(BaseHTTPRequestHandler):

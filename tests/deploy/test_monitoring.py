@@ -49,9 +49,11 @@ def test_promtool_finds_what_is_wrong(render: Render, tmp_path: Path, right: str
 def monitored(stack: Stack) -> Iterator[Stack]:
     """The stack with its profile, and one instance more."""
     services = ["--wait", "--no-recreate", "--scale=app=2", "app", "prometheus", "grafana"]
-    stack.compose("--profile=monitoring", "up", "--detach", *services)
-    yield stack
-    stack.compose("--profile=monitoring", "rm", "--stop", "--force", "prometheus", "grafana")
+    try:
+        stack.compose("--profile=monitoring", "up", "--detach", *services)
+        yield stack
+    finally:  # `down` leaves alone what is of a profile
+        stack.compose("--profile=monitoring", "rm", "--stop", "--force", "prometheus", "grafana")
     stack.compose("up", "--detach", "--wait", "--no-recreate", "--scale=app=1", "app")
 
 

@@ -21,6 +21,7 @@ TEXTS = {
     "cpus": ["1", "0.1", "256"],
     "memory_mb": ["512", "128", "1048576"],
     "max_replicas": ["10", "1", "1000"],
+    "container_registry": ["localhost", "a", f"registry.example.com:5000/{'folder-' * 10}x/y.z_0"],
 }
 
 

@@ -95,6 +95,20 @@ BAD = {
     "cpus": ["0", "0.09", "-1", "257", "1e1", "1,5", "one", "1.", ".5", "1.0001", "nan", "inf", "0x1", "\u0661", "1_0"],
     "memory_mb": ["0", "127", "1048577", "-512", "512.5", "512MB", "1e3", "99999999", "\u0665\u0661\u0662", "1_000"],
     "max_replicas": ["0", "1001", "-1", "2.5", "many", "\u0663"],
+    "container_registry": [
+        "GHCR.io/acme",
+        "https://ghcr.io/acme",
+        "ghcr.io/acme/",
+        "ghcr.io//acme",
+        "/acme",
+        "ghcr.io/acme:1.2.3",
+        "ghcr.io/-acme",
+        "ghcr.io:port/acme",
+        "ghcr.io acme",
+        "-ghcr.io",
+        "$HOME",
+        f"ghcr.io/{'a' * 200}",
+    ],
 }
 GOOD = {
     "project_name": ["A2", "K\u00e4se Dienst", "O\u2019Brien & Sons (UK), Ltd.: v2.0!", "a" * 40, "x_y"],
@@ -104,6 +118,7 @@ GOOD = {
     "cpus": ["0.1", "0.125", "1.0", "256"],
     "memory_mb": ["128", "1048576"],
     "max_replicas": ["1", "1000"],
+    "container_registry": ["localhost", "localhost:5000", "acme", "ghcr.io/acme/shop_eu", "127.0.0.1:5000/a.b-c"],
 }
 
 

@@ -1,5 +1,7 @@
 """Ask the server in this container whether it lives: exit code 0 if it does, 1 with a line that says why if not.
 
+Another question is asked by its path: `python scripts/healthcheck.py /healthz/ready`.
+
 Standard library only, and nothing of the application: an image needs no curl, and a probe is cheap.
 """
 
@@ -31,20 +33,20 @@ def connect(bind: str) -> socket.socket:
     return socket.create_connection((host, int(port)), TIMEOUT)
 
 
-def main() -> int:
+def main(path: str = PATH) -> int:
     bind = os.environ.get("GUNICORN_BIND") or f"127.0.0.1:{os.environ.get('PORT') or 8000}"
     server = http.client.HTTPConnection("localhost")
     try:
         with connect(bind) as server.sock:
-            server.request("GET", PATH, headers={"Connection": "close"})
+            server.request("GET", path, headers={"Connection": "close"})
             with server.getresponse() as response:
                 status = response.status
     except (OSError, ValueError, http.client.HTTPException) as error:
-        print(f"{bind}{PATH}: {type(error).__name__}: {error}")
+        print(f"{bind}{path}: {type(error).__name__}: {error}")
         return 1
-    print(f"{bind}{PATH}: {status}")
+    print(f"{bind}{path}: {status}")
     return int(status != 200)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))
