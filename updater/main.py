@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import stage
@@ -22,6 +23,33 @@ from render import Side, correct_record, drop_sample, line_ends, render_both, wr
 from stage import git, refuse
 
 
+@dataclass(frozen=True)
+class News:
+    """What a service is updated from and to.
+
+    Attributes:
+        name: the release, or the commit if that is none.
+        source: where the template is from now on.
+        notes: of each release on the way.
+    """
+
+    record: Record
+    base: Side
+    target: Side
+    version: str
+    name: str
+    source: str
+    notes: list[Notes]
+
+    def __str__(self) -> str:
+        recorded = self.record.answers
+        given = {name: answer for name, answer in self.target.answers.items() if recorded.get(name) != answer}
+        lines = [f"{name}: {recorded.get(name)} -> {answer}" for name, answer in given.items()]
+        return "\n".join(
+            [f"Template {self.record.version} -> {self.version} ({self.name})", *lines, *map(str, self.notes)]
+        )
+
+
 def main(arguments: list[str]) -> int:
     """0: merged, or nothing is new; 1: conflicts are left, or `--check` found news; 2: refused, nothing is changed."""
     options = read_options(arguments)
@@ -29,25 +57,39 @@ def main(arguments: list[str]) -> int:
     record = read_record()
     if not (options.check or options.diff):
         refuse_changes()
+    news = find_news(options, record, given)
+    if news.target == Side("target", news.base.commit, record.answers) and news.source == record.source:
+        print(f"Nothing is new: this service is at {record.version} ({news.base.commit[:12]})")
+        return 0
+    if options.check:
+        print(news)
+        return 1
+    head = git("rev-parse", "HEAD").strip()
+    prefix = git("rev-parse", "--show-prefix").strip()
+    merged = render_and_merge(news, prefix)
+    whole = put_below(head, prefix, merged.tree)
+    if options.diff:
+        print(git("diff", head, whole), end="")
+        return 0
+    message = f"Update from the template: {record.version} to {news.name}\n"
+    apply(head, whole, {prefix + path: stages for path, stages in merged.conflicts.items()}, message)
+    return tell_outcome(merged)
+
+
+def find_news(options: argparse.Namespace, record: Record, given: Mapping[str, str]) -> News:
+    """Where the service is, and where it shall be."""
     base = find_commit(record)
     check_record(record, base)
-    target = found = git("rev-parse", f"{options.release}^{{commit}}", folder=TEMPLATE).strip()
+    found = target = git("rev-parse", f"{options.release}^{{commit}}", folder=TEMPLATE).strip()
     if not options.to and holds(base, target):  # the service is past the newest release, and is not taken back to it
         target = base
     questions, version = read_questions(target)
     notes = read_notes(record.version, version)
     answers = choose(record.answers, given, questions, notes, version)
     name = options.release if target == found and options.release != "origin/HEAD" else target[:12]
-    source = options.source or record.source
-    if target == base and answers == record.answers and source == record.source:
-        print(f"Nothing is new: this service is at {record.version} ({base[:12]})")
-        return 0
-    tell_news(record, version, name, notes)
-    if options.check:
-        return 1
-    return update(
-        record, Side("base", base, record.answers), Side("target", target, answers), name, source, options.diff
-    )
+    source = str(Path(options.source).absolute()) if Path(options.source or "/none").exists() else options.source
+    sides = Side("base", base, record.answers), Side("target", target, answers)
+    return News(record, *sides, version, name, source or record.source, notes)
 
 
 def read_options(arguments: list[str]) -> argparse.Namespace:
@@ -104,35 +146,20 @@ def tell_news(record: Record, version: str, name: str, notes: list[Notes]) -> No
         print(release)
 
 
-def update(record: Record, base: Side, target: Side, name: str, source: str, show: bool) -> int:
-    """Render both sides, merge, and stage the result; or show it."""
-    work = stage.plan_file().with_name("work")
+def render_and_merge(news: News, prefix: str) -> Merged:
+    """Render both sides, and have git merge their difference into the last commit."""
     own = set(git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0"))
-    folders = render_both(work, base, target)
+    folders = render_both(stage.plan_file().with_name("work"), news.base, news.target)
+    print(news)
     (folders[0] / ".template.json").write_text(git("show", "HEAD:./.template.json"), encoding="utf-8")
-    answers = correct_record(folders[1], source, target.commit)
+    answers = correct_record(folders[1], news.source, news.target.commit)
+    for name in answers.keys() - news.target.answers.keys():
+        print(f"New question, with its default: {name}={answers[name]}")
     if drop_sample(folders, own):
         print("The sample stays deleted")
-    tell_answers(record.answers, answers, target.answers)
     wants_crlf = line_ends()
-    trees = [write_tree(folder, wants_crlf) for folder in folders]
-    prefix = git("rev-parse", "--show-prefix").strip()
-    head = git("rev-parse", "HEAD").strip()
-    merged = merge(trees[0], git("rev-parse", f"HEAD:{prefix}").strip(), trees[1], name)
-    whole = put_below(head, prefix, merged.tree)
-    if show:
-        print(git("diff", head, whole), end="")
-        return 0
-    message = f"Update from the template: {record.version} to {name}\n"
-    apply(head, whole, {prefix + path: stages for path, stages in merged.conflicts.items()}, message)
-    return tell_outcome(merged)
-
-
-def tell_answers(old: Mapping[str, str], new: Mapping[str, str], known: Mapping[str, str]) -> None:
-    for name in new.keys() - known.keys():
-        print(f"New question, with its default: {name}={new[name]}")
-    for name in old.keys() - new.keys():
-        print(f"No longer asked: {name}")
+    base, target = (write_tree(folder, wants_crlf) for folder in folders)
+    return merge(base, git("rev-parse", f"HEAD:{prefix}").strip(), target, news.name)
 
 
 def apply(head: str, tree: str, conflicts: Mapping[str, object], message: str) -> None:

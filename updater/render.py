@@ -54,17 +54,18 @@ def render(work: Path, side: Side) -> Path:
     output = work / f"{side.name}-rendered"
     config = work / f"{side.name}.json"  # JSON is YAML; nothing of the user's own home is read or written
     home = {name: str(work / f"{side.name}-home" / name) for name in ("cookiecutters_dir", "replay_dir")}
-    config.write_text(json.dumps({**home, "default_context": dict(side.answers)}), encoding="utf-8")
-    command = [sys.executable, "-B", "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
+    text = json.dumps({**home, "default_context": dict(side.answers)}, ensure_ascii=False)
+    config.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--config-file", str(config)]
     done = subprocess.run(
         [*command, "--output-dir", str(output), str(work / side.name)],
-        env={**os.environ, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONUTF8": "1"},
         capture_output=True,
         encoding="utf-8",
         check=False,
     )
     if done.returncode:
-        refuse((done.stderr.strip().splitlines() or ["cookiecutter failed"])[-1])
+        refuse((done.stdout + done.stderr).strip().rpartition("\n")[2] or "cookiecutter failed")
     (folder,) = output.iterdir()
     return folder
 

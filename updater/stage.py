@@ -71,12 +71,23 @@ def run_apart(step: str) -> None:
         check=False,
     )
     if done.returncode:
-        refuse(f"The update was cut short; take it back: make template-update ARGS=--abort ({done.stderr.strip()})")
+        if plan_file().exists():
+            refuse("The update was cut short. Take back what it did: make template-update ARGS=--abort")
+        refuse(f"Git could not change the files, and nothing is changed: {done.stderr.strip()}")
 
 
 def apply(plan: dict[str, Any]) -> None:
     """Bring files and index to the merged tree; what is in conflict stays unmerged in the index, as git leaves it."""
     write_plan(plan, HALF_DONE)
+    try:
+        change(plan)
+    except SystemExit:  # the disk is full, perhaps
+        put_back(plan)
+        raise
+    write_plan(plan, DONE)
+
+
+def change(plan: dict[str, Any]) -> None:
     git("read-tree", "-m", "-u", plan["head"], plan["merged"])
     entries = [f"0 {'0' * len(plan['head'])}\t{path}" for path in plan["conflicts"]]
     entries += [
@@ -84,7 +95,6 @@ def apply(plan: dict[str, Any]) -> None:
     ]
     git("update-index", "-z", "--index-info", given=entries)
     Path(git("rev-parse", "--git-path", "SQUASH_MSG").strip()).write_text(plan["message"], encoding="utf-8")
-    write_plan(plan, DONE)
 
 
 def put_back(plan: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         refuse(f"No release at {source} has {UPDATER}. Name this service's template: ARGS='--source URL'")
     git("checkout", "--quiet", "--detach", updater, folder=template)
     command = [find_uv(), "run", "--quiet", "--project", str(template), "--locked", "--no-dev"]
-    command += ["--python", getattr(sys, "_base_executable", sys.executable), "python", "-B", str(template / UPDATER)]
+    command += ["--python", getattr(sys, "_base_executable", sys.executable), "python", str(template / UPDATER)]
     environ = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(home / "venv"), "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run([*command, f"--release={release}", *arguments], env=environ, pass_fds=[lock], check=False)
     shutil.rmtree(home / "work", ignore_errors=True)
@@ -117,8 +117,8 @@ def git(*arguments: str, folder: Path | None = None, mend: str = "") -> str:
     """What git prints."""
     done = run_git(*arguments, folder=folder)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it failed"])[-1]
-        refuse(f"{mend or 'git ' + arguments[0]} ({said})")
+        said = done.stderr.strip().rpartition("\n")[2]
+        refuse(mend + (f" (git says: {said})" if said else ""))
     return done.stdout.strip()
 
 
