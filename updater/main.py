@@ -66,14 +66,15 @@ def main(arguments: list[str]) -> int:
         return 1
     head = git("rev-parse", "HEAD").strip()
     prefix = git("rev-parse", "--show-prefix").strip()
-    merged = render_and_merge(news, prefix)
+    merged, lines = render_and_merge(news, prefix)
     whole = put_below(head, prefix, merged.tree)
     if options.diff:
         print(git("diff", head, whole), end="")
         return 0
     message = f"Update from the template: {record.version} to {news.name}\n"
     apply(head, whole, {prefix + path: stages for path, stages in merged.conflicts.items()}, message)
-    return tell_outcome(merged)
+    print(news, *lines, *outcome(merged), sep="\n")
+    return 1 if merged.conflicts else 0
 
 
 def find_news(options: argparse.Namespace, record: Record, given: Mapping[str, str]) -> News:
@@ -146,20 +147,19 @@ def tell_news(record: Record, version: str, name: str, notes: list[Notes]) -> No
         print(release)
 
 
-def render_and_merge(news: News, prefix: str) -> Merged:
-    """Render both sides, and have git merge their difference into the last commit."""
+def render_and_merge(news: News, prefix: str) -> tuple[Merged, list[str]]:
+    """Render both sides, and have git merge their difference into the last commit; and what there is to say of it."""
     own = set(git("ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0"))
     folders = render_both(stage.plan_file().with_name("work"), news.base, news.target)
-    print(news)
     (folders[0] / ".template.json").write_text(git("show", "HEAD:./.template.json"), encoding="utf-8")
     answers = correct_record(folders[1], news.source, news.target.commit)
-    for name in answers.keys() - news.target.answers.keys():
-        print(f"New question, with its default: {name}={answers[name]}")
+    new = [name for name in answers if name not in news.target.answers]
+    lines = [f"New question, with its default: {name}={answers[name]}" for name in new]
     if drop_sample(folders, own):
-        print("The sample stays deleted")
+        lines.append("The sample stays deleted")
     wants_crlf = line_ends()
     base, target = (write_tree(folder, wants_crlf) for folder in folders)
-    return merge(base, git("rev-parse", f"HEAD:{prefix}").strip(), target, news.name)
+    return merge(base, git("rev-parse", f"HEAD:{prefix}").strip(), target, news.name), lines
 
 
 def apply(head: str, tree: str, conflicts: Mapping[str, object], message: str) -> None:
@@ -183,15 +183,16 @@ def apply(head: str, tree: str, conflicts: Mapping[str, object], message: str) -
     stage.run_apart("--apply")
 
 
-def tell_outcome(merged: Merged) -> int:
-    for reason in merged.reasons:
-        print(reason)
-    if merged.conflicts:
-        print(f"{len(merged.conflicts)} files are in conflict. Solve it in them, then: git add -A && git commit")
-        print("To take it all back: make template-update ARGS=--abort")
-        return 1
-    print("Merged and staged. Look at it: git diff --cached. Run its tests: make test. Keep it: git commit")
-    return 0
+def outcome(merged: Merged) -> list[str]:
+    """What to do next."""
+    if not merged.conflicts:
+        return ["Merged and staged. See it: git diff --cached. Test it: make test. Keep it: git commit"]
+    files = f"{len(merged.conflicts)} files are" if len(merged.conflicts) > 1 else "1 file is"
+    return [
+        *merged.reasons,
+        f"All else is merged and staged; {files} in conflict. Solve that, then: git add -A && git commit",
+        "Or take all of it back: make template-update ARGS=--abort",
+    ]
 
 
 if __name__ == "__main__":

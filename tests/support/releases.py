@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from support.git import ENVIRON, git, listed
-from support.service import clean_environ
+from support.service import Service, clean_environ
 from support.template import ROOT, SERVICE, load
 
 HISTORY = ROOT / "tests" / "update" / "history"
@@ -95,7 +95,7 @@ class Template:
             text = json.dumps({**config, "default_context": answers}, ensure_ascii=False)
             (self.home / f"{key}.json").write_text(text, encoding="utf-8")
             git(self.folder, "checkout", "--quiet", f"v{version}")
-            command = [sys.executable, COOKIECUTTER, "--no-input", "--config-file", self.home / f"{key}.json"]
+            command = [sys.executable, str(COOKIECUTTER), "--no-input", "--config-file", str(self.home / f"{key}.json")]
             done = subprocess.run(
                 [*command, "--output-dir", output, self.folder], capture_output=True, text=True, check=False
             )
@@ -189,3 +189,19 @@ def updating_environ(**values: str) -> dict[str, str]:
 
 def without_env(files: Mapping[str, tuple[str, bytes]]) -> Tree:
     return {path: file for path, file in files.items() if path != ".env"}
+
+
+def works(folder: Path, state: Path, venv: Path) -> None:
+    """Install what is locked, run the service's own tests, and start it; `venv` has what this release locks."""
+    environ = clean_environ()
+    if (folder / "uv.lock").read_bytes() == (venv.parent / "uv.lock").read_bytes():
+        (folder / ".venv").symlink_to(venv)
+    else:
+        subprocess.run([sys.executable, "scripts/bootstrap.py"], cwd=folder, env=environ, check=True)
+    tested = subprocess.run([".venv/bin/pytest"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    (state / "state").mkdir()
+    service = Service(folder, folder / ".venv", state / "state")
+    service.flask("db", "upgrade")
+    with service:
+        assert service.get("/healthz/ready").status == 200

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from support.git import git
-from support.releases import Live, Template
+from support.releases import Live, Template, works
 from support.scenarios import SCENARIOS, Scenario
-from support.service import Service, clean_environ
 
-# Each takes a minute to install, test and start; of these CI asks one with conflicts and one without.
-STARTED = {"the same line", "the sample deleted by the team"}
+# Each takes half a minute; the others are asked with --all.
+STARTED = {"the same line"}
 
 
 @pytest.fixture
@@ -75,7 +73,7 @@ def own_files(service: Live) -> dict[str, tuple[str, bytes]]:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_then_its_tests_pass_and_it_starts(
-    template: Template, tmp_path: Path, name: str, request: pytest.FixtureRequest
+    template: Template, tmp_path: Path, name: str, request: pytest.FixtureRequest, venv: Path
 ) -> None:
     if name not in STARTED and not request.config.getoption("--all"):
         pytest.skip("asked with --all")
@@ -88,17 +86,4 @@ def test_then_its_tests_pass_and_it_starts(
         else:
             git(service.folder, "checkout", f"--{side}", "--", path)
     service.commit()
-    works(service.folder, tmp_path)
-
-
-def works(folder: Path, tmp_path: Path) -> None:
-    """Install what is locked, run the service's own tests, and start it."""
-    environ = {**clean_environ(), "UV_LINK_MODE": "hardlink"}
-    subprocess.run([sys.executable, "scripts/bootstrap.py"], cwd=folder, env=environ, check=True)
-    tested = subprocess.run([".venv/bin/pytest"], cwd=folder, env=environ, capture_output=True, text=True, check=False)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-    (tmp_path / "state").mkdir()
-    service = Service(folder, folder / ".venv", tmp_path / "state")
-    service.flask("db", "upgrade")
-    with service:
-        assert service.get("/healthz/ready").status == 200
+    works(service.folder, tmp_path, venv)
