@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def find_news(options: argparse.Namespace, record: Record, given: Mapping[str, s
     notes = read_notes(record.version, version)
     answers = choose(record.answers, given, questions, notes, version)
     name = options.release if target == found and options.release != "origin/HEAD" else target[:12]
-    source = str(Path(options.source).absolute()) if Path(options.source or "/none").exists() else options.source
+    source = str(Path(options.source).resolve()) if Path(options.source or "/none").exists() else options.source
     sides = Side("base", base, record.answers), Side("target", target, answers)
     return News(record, *sides, version, name, source or record.source, notes)
 
@@ -113,7 +114,9 @@ def read_answers(words: Iterable[str]) -> dict[str, str]:
 
 def refuse_changes() -> None:
     """What is not committed could not be told from the template's news, nor be put back."""
-    changed = [line[3:] for line in git("status", "--porcelain", "-z", "--untracked-files=no").split("\0") if line]
+    changed = [
+        line[3:] for line in git("status", "--porcelain", "-z", "--untracked-files=no", "--", ".").split("\0") if line
+    ]
     if changed and stage.plan_file().exists():
         refuse("An update waits to be committed: git commit, or take it back: make template-update ARGS=--abort")
     if changed:
@@ -196,4 +199,8 @@ def outcome(merged: Merged) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Exception:  # Python's own exit code for it is 1, which says something else here
+        traceback.print_exc()
+        sys.exit(2)

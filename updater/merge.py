@@ -45,7 +45,9 @@ def merge(base: str, ours: str, theirs: str, name: str) -> Merged:
     ancestor = commit_tree(base)
     for label, tree in zip(names, (ours, theirs), strict=True):
         git("update-ref", f"refs/{label}", commit_tree(tree, ancestor))
-    done = subprocess.run(["git", *WAYS, "merge-tree", "--write-tree", "-z", *names], capture_output=True, check=False)
+    command = ["git", *WAYS, "merge-tree", "--write-tree", "-z", *names]
+    top = git("rev-parse", "--show-toplevel").rstrip("\n")  # elsewhere it prints paths as they are seen from there
+    done = subprocess.run(command, cwd=top, capture_output=True, check=False)
     for label in names:
         git("update-ref", "-d", f"refs/{label}")
     if done.returncode not in (0, 1):
