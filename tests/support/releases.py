@@ -42,7 +42,7 @@ class Template:
         self.folder.mkdir(parents=True)
         git(self.folder, "init", "--quiet", "--initial-branch=main")
         for version, commit in RELEASES.items():
-            git(self.folder, "fetch", "--quiet", "--no-tags", str(HISTORY / f"{version}.bundle"), f"v{version}")
+            git(self.folder, "fetch", "--quiet", "--no-tags", str(HISTORY / f"{version}.bundle"), "*:refs/bundled/*")
             git(self.folder, "tag", f"v{version}", commit)
             self.releases.append(version)
         git(self.folder, "reset", "--quiet", "--soft", f"v{self.releases[-1]}")
