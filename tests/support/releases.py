@@ -123,9 +123,10 @@ class Live:
         self.template = template
         environment = ROOT / "build" / "updater" / hashlib.sha256((ROOT / "uv.lock").read_bytes()).hexdigest()[:16]
         environment.mkdir(parents=True, exist_ok=True)
-        if (folder / ".git").is_dir():  # one environment for all services of the tests saves each some seconds
-            (folder / ".git" / "template-update").mkdir()
-            (folder / ".git" / "template-update" / "venv").symlink_to(environment)
+        home = folder / ".git" / "template-update"
+        if (folder / ".git").is_dir() and not home.exists():  # one environment for all saves each some seconds
+            home.mkdir()
+            (home / "venv").symlink_to(environment)
 
     def commit(self, *edits: Edit) -> None:
         for edit in edits:

@@ -40,16 +40,20 @@ class Scenario:
     gone: Sequence[str] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
 
+    def releases(self, template: Template, fork: Path) -> Template:
+        """The template with those releases that history lacks."""
+        if not (self.earlier or self.template or self.outside):
+            return template
+        template = template.fork(fork)
+        template.release(*self.earlier)
+        return template.release(
+            *self.template, *((lambda service, edit=edit: edit(service.parent)) for edit in self.outside)
+        )
+
     def prepare(self, template: Template, folder: Path) -> Live:
         """The service, before its update."""
-        since = self.since
-        if self.earlier or self.template or self.outside:
-            template = template.fork(folder.parent / "fork")
-            if self.earlier:
-                since = template.release(*self.earlier).releases[-1]
-            template.release(
-                *self.template, *((lambda service, edit=edit: edit(service.parent)) for edit in self.outside)
-            )
+        template = self.releases(template, folder.parent / "fork")
+        since = template.releases[-2] if self.earlier else self.since
         return template.service(folder, since, *self.team, **self.answers)
 
 
