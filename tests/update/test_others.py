@@ -167,8 +167,8 @@ def faults(template: Template, scenario: Scenario, service: Path, code: int) -> 
     ]
     if not gone or "app/items" not in gone:
         news = [path for path in news if path not in gone]
-        missing = [path for path in news if files.get(path) != new.get(path)]
-        found += [f"no news in {len(missing)} files"] if missing else []
+        stale = [path for path in news if files.get(path) != new.get(path)]
+        found += [f"no news in {len(stale)} files"] if stale else []
     if (code != 0) != bool(scenario.conflicts):
         found.append(f"exit code {code}")
     return list(dict.fromkeys(found))
