@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from typing import Any
 from stage import git, refuse
 
 TEMPLATE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TEMPLATE))
-
-from template_rules import digest  # noqa: E402
 
 Questions = dict[str, str | list[str]]
+
+
+def digest(entry: Mapping[str, object]) -> str:
+    """As in `template_rules.py`, which would bring cookiecutter with it."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from answers import TEMPLATE
+from answers import TEMPLATE, digest
 from stage import git, refuse
-from template_rules import digest
 
 # The sample may be deleted (README of the service). Whoever did is told nothing of it any more.
 SAMPLE = ("app/items/", "tests/test_items.py")
