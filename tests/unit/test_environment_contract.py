@@ -104,7 +104,6 @@ OTHERS = {
     "GRAFANA_PORT": "a port of the host, for Compose",
     "VERSION*": "the release, of make deploy; the name of a Debian",
     "RENEW*": "certbot and what is around it read them",
-    "AAAA": "a record of DNS",
     "GF_*": "Grafana reads them",
     "COMPOSE_*": "Compose reads them",
     "RENEW_EVERY": "of the container that renews certificates",
