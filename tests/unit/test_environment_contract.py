@@ -103,6 +103,7 @@ OTHERS = {
     "HTTPS_*": "ports of the host, for Compose and nginx",
     "GRAFANA_PORT": "a port of the host, for Compose",
     "VERSION*": "the release, of make deploy; the name of a Debian",
+    "RENEW*": "certbot and what is around it read them",
     "GF_*": "Grafana reads them",
     "COMPOSE_*": "Compose reads them",
     "RENEW_EVERY": "of the container that renews certificates",
