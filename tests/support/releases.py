@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -34,12 +35,16 @@ class Template:
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder = folder
         self.home = home
+        self.newest = home / "newest"  # the newest release, checked out; the folder itself changes with each render
         self.releases: list[str] = []
         self.rendered: dict[str, Path] = {}
 
     def build(self) -> Template:
         """What a clone without tags or history lacks comes from the bundles beside the tests."""
-        self.folder.mkdir(parents=True)
+        if (self.home / "built").exists():
+            self.releases = (self.home / "built").read_text().split()
+            return self
+        self.folder.mkdir()
         git(self.folder, "init", "--quiet", "--initial-branch=main")
         for version, commit in RELEASES.items():
             git(self.folder, "fetch", "--quiet", "--no-tags", str(HISTORY / f"{version}.bundle"), "*:refs/bundled/*")
@@ -49,7 +54,10 @@ class Template:
         for path in listed(ROOT):  # and nothing else: the work tree is empty until now
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, self.folder / path)
-        return self.release(version=self.next_version(bump=False))
+        self.release(version=self.next_version(bump=False))
+        git(self.folder, "worktree", "add", "--quiet", "--detach", str(self.newest), "main")
+        (self.home / "built").write_text(" ".join(self.releases))
+        return self
 
     def next_version(self, *, bump: bool = True) -> str:
         version = json.loads((self.folder / "cookiecutter.json").read_text(encoding="utf-8"))["__version"]
@@ -58,7 +66,7 @@ class Template:
 
     def fork(self, folder: Path) -> Template:
         """Another repository with the same releases, to make more of them."""
-        git(ROOT, "clone", "--quiet", "--shared", str(self.folder), str(folder))
+        git(ROOT, "clone", "--quiet", "--shared", "--branch=main", str(self.folder), str(folder))
         other = Template(folder, self.home)
         other.releases = list(self.releases)
         return other
@@ -89,20 +97,24 @@ class Template:
     def render(self, version: str, **answers: str) -> Path:
         """A service as `cookiecutter` leaves it; nobody changes it."""
         key = hashlib.sha256(json.dumps([str(self.folder), version, answers]).encode()).hexdigest()[:16]
-        if key not in self.rendered:
-            output = self.home / key
-            config = {name: str(self.home / "cookiecutter" / name) for name in ("cookiecutters_dir", "replay_dir")}
-            text = json.dumps({**config, "default_context": answers}, ensure_ascii=False)
-            (self.home / f"{key}.json").write_text(text, encoding="utf-8")
-            git(self.folder, "checkout", "--quiet", f"v{version}")
-            command = [sys.executable, str(COOKIECUTTER), "--no-input", "--config-file", str(self.home / f"{key}.json")]
-            done = subprocess.run(
-                [*command, "--output-dir", output, self.folder], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            git(self.folder, "checkout", "--quiet", "main")
-            (self.rendered[key],) = output.iterdir()
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (self.home / key / "complete").exists():
+                self.run_cookiecutter(key, version, answers)
+        (self.rendered[key],) = (path for path in (self.home / key).iterdir() if path.is_dir())
         return self.rendered[key]
+
+    def run_cookiecutter(self, key: str, version: str, answers: Mapping[str, str]) -> None:
+        config = {name: str(self.home / "cookiecutter" / name) for name in ("cookiecutters_dir", "replay_dir")}
+        text = json.dumps({**config, "default_context": answers}, ensure_ascii=False)
+        (self.home / f"{key}.json").write_text(text, encoding="utf-8")
+        git(self.folder, "checkout", "--quiet", f"v{version}")
+        command = [sys.executable, str(COOKIECUTTER), "--no-input", "--config-file", str(self.home / f"{key}.json")]
+        command += ["--output-dir", str(self.home / key), str(self.folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        git(self.folder, "checkout", "--quiet", "main")
+        (self.home / key / "complete").touch()
 
     def service(self, folder: Path, version: str, *edits: Edit, **answers: str) -> Live:
         """A service that a team made with a release, changed, and committed."""
@@ -137,7 +149,7 @@ class Live:
     def command(self, *arguments: str) -> list[str]:
         """The service's own script; the first releases had none, and take the template's."""
         own = self.folder / SCRIPT
-        script = own if own.exists() else self.template.folder / SERVICE.name / SCRIPT
+        script = own if own.exists() else self.template.newest / SERVICE.name / SCRIPT
         return [sys.executable, str(script), *arguments]
 
     def update(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

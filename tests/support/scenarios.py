@@ -103,7 +103,9 @@ SCENARIOS: dict[str, Scenario] = {
         has={"app/__init__.py": ["<<<<<<< yours\n", f"{IMPORT}, ours\n", "=======\n", ">>>>>>> template/v"]},
     ),
     "a file that the team deleted and the template changed": Scenario(
-        [delete("docs/runbook.md")], conflicts={"docs/runbook.md": "delete"}, has={"docs/runbook.md": ["# Runbook"]}
+        [delete("tests/test_secrets.py")],
+        conflicts={"tests/test_secrets.py": "delete"},
+        has={"tests/test_secrets.py": ["def test_"]},
     ),
     "a file that the template deleted and the team edited": Scenario(
         [append("docs/heavy-reads.md", "\nOurs.\n")],
@@ -189,3 +191,27 @@ SCENARIOS: dict[str, Scenario] = {
         has={"app/pages/routes.py": ["# ours\n"]},
     ),
 }
+
+APART = (
+    "CRLF in the repository",
+    "a file that the template renamed and the team edited",
+    "a question with another name",
+)
+IN_FORKS = [name for name, scenario in SCENARIOS.items() if scenario.earlier and name not in APART]
+IN_HISTORY = [name for name in SCENARIOS if name not in (*APART, *IN_FORKS)]
+
+
+def together(names: Sequence[str]) -> Scenario:
+    """All of that in one service: what CI has time for."""
+    all_of_them = [SCENARIOS[name] for name in names]
+    return Scenario(
+        team=[edit for scenario in all_of_them for edit in scenario.team],
+        earlier=[edit for scenario in all_of_them for edit in scenario.earlier],
+        template=[edit for scenario in all_of_them for edit in scenario.template],
+        conflicts={path: side for scenario in all_of_them for path, side in scenario.conflicts.items()},
+        has={path: wanted for scenario in all_of_them for path, wanted in scenario.has.items()},
+        gone=[path for scenario in all_of_them for path in scenario.gone],
+    )
+
+
+MANY = {"many in history": together(IN_HISTORY), "many of releases to come": together(IN_FORKS)}

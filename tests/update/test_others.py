@@ -256,7 +256,7 @@ def cookiecutter(template: Template, tmp_path: Path, *options: str, output: Path
 
 
 def test_cookiecutter_replays_answers_and_renders_over_a_checkout(template: Template, tmp_path: Path) -> None:
-    where = str(template.folder)
+    where = str(template.newest)
     cookiecutter(template, tmp_path, "--no-input", where, "cpus=2", output=tmp_path / "first")
     cookiecutter(template, tmp_path, "--replay", where, output=tmp_path / "again")
     first, again = tmp_path / "first" / "my-service", tmp_path / "again" / "my-service"

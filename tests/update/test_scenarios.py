@@ -9,9 +9,10 @@ import pytest
 
 from support.git import git
 from support.releases import Live, Template, works
-from support.scenarios import SCENARIOS, Scenario
+from support.scenarios import APART, MANY, SCENARIOS, Scenario
 
-STARTED = {"the same line"}  # in CI, without its own tests; the rest is asked with --all
+ALL = {**MANY, **SCENARIOS}
+CI = {*MANY, *APART[1:]}  # the others, each by itself, and the tests of each service, are asked with --all
 
 
 @pytest.fixture
@@ -20,11 +21,13 @@ def untouched() -> dict[str, bytes]:
     return {"notes.txt": b"ours, and not in git\n", "instance/app.db": b"ours, and ignored\n"}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ALL)
 def test_what_both_sides_did_is_there_afterwards(
-    template: Template, tmp_path: Path, name: str, untouched: dict[str, bytes]
+    template: Template, tmp_path: Path, name: str, untouched: dict[str, bytes], request: pytest.FixtureRequest
 ) -> None:
-    scenario = SCENARIOS[name]
+    if name not in CI and not request.config.getoption("--all"):
+        pytest.skip("asked with --all")
+    scenario = ALL[name]
     service = scenario.prepare(template, tmp_path / "service")
     for path, content in untouched.items():
         (service.folder / path).parent.mkdir(exist_ok=True)
@@ -70,13 +73,13 @@ def own_files(service: Live) -> dict[str, tuple[str, bytes]]:
     return {path: file for path, file in service.files().items() if path in tracked - rendered}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", ALL)
 def test_then_its_tests_pass_and_it_starts(
     template: Template, tmp_path: Path, name: str, request: pytest.FixtureRequest, venv: Path
 ) -> None:
-    if name not in STARTED and not request.config.getoption("--all"):
+    if name != next(iter(MANY)) and not request.config.getoption("--all"):
         pytest.skip("asked with --all")
-    scenario = SCENARIOS[name]
+    scenario = ALL[name]
     service = scenario.prepare(template, tmp_path / "service")
     update(service, scenario)
     for path, side in scenario.conflicts.items():
