@@ -101,7 +101,7 @@ def saboteur(service: Live, tmp_path: Path) -> Path:
     return flag
 
 
-@pytest.mark.parametrize("next_command", [(), ("--abort",)])
+@pytest.mark.parametrize("next_command", [(), pytest.param(("--abort",), marks=pytest.mark.with_all)])
 def test_after_a_power_failure_the_next_command_puts_back_what_was_half_done(
     service: Live, saboteur: Path, next_command: tuple[str, ...]
 ) -> None:
@@ -125,6 +125,7 @@ def test_after_a_power_failure_the_next_command_puts_back_what_was_half_done(
         assert service.state() == merged
 
 
+@pytest.mark.with_all
 def test_what_git_could_write_in_part_is_put_back(service: Live, saboteur: Path) -> None:
     (saboteur.parent / "smudge").write_text(f"#!/bin/sh\n[ -e {saboteur} ] || exec cat\nrm {saboteur}\nexit 1\n")
     git(service.folder, "config", "filter.saboteur.required", "true")
@@ -133,6 +134,7 @@ def test_what_git_could_write_in_part_is_put_back(service: Live, saboteur: Path)
     assert line.startswith("Git could not change the files, and nothing is changed: ")
 
 
+@pytest.mark.with_all
 def test_two_updates_at_once_wait_for_each_other(service: Live) -> None:
     both = [
         subprocess.Popen(
@@ -148,6 +150,7 @@ def test_two_updates_at_once_wait_for_each_other(service: Live) -> None:
     assert "An update waits to be committed" in told
 
 
+@pytest.mark.with_all
 def test_what_was_left_by_one_that_was_killed_is_cleared_away(service: Live) -> None:
     home = service.folder / ".git" / "template-update"
     kill(service, 0.4, ANYWHERE)
@@ -159,6 +162,7 @@ def test_what_was_left_by_one_that_was_killed_is_cleared_away(service: Live) -> 
     assert wait_for(lambda: not (home / "merge.json").exists(), "the plan is forgotten")
 
 
+@pytest.mark.with_all
 def test_conflicts_half_solved_can_be_taken_back_too(service: Live) -> None:
     before = service.state()
     service.update()

@@ -185,6 +185,7 @@ def read_row(name: str) -> list[str]:
     return []
 
 
+@pytest.mark.with_all
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_table_of_the_docs_is_true(
     template: Template,
@@ -192,10 +193,7 @@ def test_the_table_of_the_docs_is_true(
     name: str,
     tools: Path,
     environ: dict[str, str],
-    request: pytest.FixtureRequest,
 ) -> None:
-    if not request.config.getoption("--all"):
-        pytest.skip("asked with --all")
     scenario = SCENARIOS[name]
     template = scenario.releases(template, tmp_path / "fork")
     cells = []
@@ -215,11 +213,10 @@ def test_the_table_has_every_scenario_and_its_own_explanation() -> None:
     assert [line.split(" | ")[0][2:] for line in text[len(HEAD.format(**PINS)) :].splitlines()] == list(SCENARIOS)
 
 
+@pytest.mark.with_all
 def test_cruft_creates_checks_shows_and_updates(
-    template: Template, tmp_path: Path, tools: Path, environ: dict[str, str], request: pytest.FixtureRequest
+    template: Template, tmp_path: Path, tools: Path, environ: dict[str, str]
 ) -> None:
-    if not request.config.getoption("--all"):
-        pytest.skip("asked with --all")
     newest = template.releases[-1]
     scenario = Scenario([append("app/health.py", "# ours\n")])
     cruft = tools / "cruft"

@@ -12,7 +12,13 @@ from support.releases import Live, Template, works
 from support.scenarios import APART, MANY, SCENARIOS, Scenario
 
 ALL = {**MANY, **SCENARIOS}
-CI = {*MANY, *APART[1:]}  # the others, each by itself, and the tests of each service, are asked with --all
+# The others, each by itself, and the tests of each service, are asked with --all.
+CI = {*MANY, *APART[1:]}
+
+
+def alone(*names: str) -> list[object]:
+    """Every scenario, those but `names` with --all alone."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.with_all) for name in ALL]
 
 
 @pytest.fixture
@@ -21,12 +27,10 @@ def untouched() -> dict[str, bytes]:
     return {"notes.txt": b"ours, and not in git\n", "instance/app.db": b"ours, and ignored\n"}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", alone(*CI))
 def test_what_both_sides_did_is_there_afterwards(
-    template: Template, tmp_path: Path, name: str, untouched: dict[str, bytes], request: pytest.FixtureRequest
+    template: Template, tmp_path: Path, name: str, untouched: dict[str, bytes]
 ) -> None:
-    if name not in CI and not request.config.getoption("--all"):
-        pytest.skip("asked with --all")
     scenario = ALL[name]
     service = scenario.prepare(template, tmp_path / "service")
     for path, content in untouched.items():
@@ -73,12 +77,10 @@ def own_files(service: Live) -> dict[str, tuple[str, bytes]]:
     return {path: file for path, file in service.files().items() if path in tracked - rendered}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", alone("many in history"))
 def test_then_its_tests_pass_and_it_starts(
     template: Template, tmp_path: Path, name: str, request: pytest.FixtureRequest, venv: Path
 ) -> None:
-    if name != next(iter(MANY)) and not request.config.getoption("--all"):
-        pytest.skip("asked with --all")
     scenario = ALL[name]
     service = scenario.prepare(template, tmp_path / "service")
     update(service, scenario)

@@ -145,6 +145,7 @@ def test_a_fork_that_moved_is_named_once(template: Template, tmp_path: Path) -> 
     assert service.update().stdout.startswith("Nothing is new")
 
 
+@pytest.mark.with_all
 def test_a_template_without_releases_is_followed_by_its_default_branch(template: Template, tmp_path: Path) -> None:
     fork = template.fork(tmp_path / "fork")
     service = fork.service(tmp_path / "service", fork.releases[-1])
@@ -159,6 +160,7 @@ def test_a_template_without_releases_is_followed_by_its_default_branch(template:
     assert json.loads((service.folder / ".template.json").read_text())["commit"] == newest
 
 
+@pytest.mark.with_all
 def test_a_service_that_is_past_the_newest_release_is_not_taken_back(template: Template, tmp_path: Path) -> None:
     fork = template.fork(tmp_path / "fork")
     newest = fork.releases[-1]
@@ -186,6 +188,7 @@ def test_a_record_without_a_commit_is_taken_by_its_version(template: Template, t
     assert (service.folder / "app" / "health.py").read_text() == (direct / "app" / "health.py").read_text() + "# ours\n"
 
 
+@pytest.mark.with_all
 def test_a_commit_that_no_branch_leads_to_is_fetched_by_its_name(template: Template, tmp_path: Path) -> None:
     fork = template.fork(tmp_path / "fork")
     git(fork.folder, "switch", "--quiet", "--create", "aside")
