@@ -45,7 +45,7 @@ def read_record() -> Record:
     """
     try:
         entry = json.loads(git("show", "HEAD:./.template.json"))
-        if entry.pop("digest", None) not in (None, digest(entry)):  # those before 0.4.0 have none
+        if entry.pop("digest", None) not in (None, digest(entry)):  # the first releases wrote none
             refuse_record("was edited")
         record = Record(entry["source"], entry["version"], entry["commit"] or "v" + entry["version"], entry["answers"])
         texts = [record.source, record.version, record.base, *record.answers.values()]
