@@ -21,4 +21,4 @@ def test_a_service_is_told_the_same_version() -> None:
 
 def test_the_changelog_begins_with_the_version_or_with_what_is_not_released_yet() -> None:
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
-    assert VERSION == sections[sections[0] == "Unreleased"]
+    assert sections[sections[0] == "Unreleased"] == VERSION
