@@ -167,6 +167,16 @@ def test_a_git_that_is_too_old(old: Live, tmp_path: Path) -> None:
     assert line == "git 2.38 or newer is needed and this is 2.34.1: apt install git"
 
 
+def test_packages_that_cannot_be_had(service: Live, tmp_path: Path) -> None:
+    """uv's own exit code would say that there are conflicts."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    line = service.refused(PATH=f"{tmp_path / 'bin'}:{updating_environ()['PATH']}")
+    assert line.startswith("What the updater needs could not be installed")
+    assert line.endswith("make template-update")
+
+
 def test_nothing_to_take_back(service: Live) -> None:
     assert service.refused("--abort").startswith("There is no update to take back")
     assert service.update("worker_class=sync").returncode == 0

@@ -55,10 +55,13 @@ def main(arguments: list[str]) -> int:
     else:
         refuse(f"No release at {source} has {UPDATER}. Name this service's template: ARGS='--source URL'")
     git("checkout", "--quiet", "--detach", updater, folder=template)
-    command = [find_uv(), "run", "--quiet", "--project", str(template), "--locked", "--no-dev"]
-    command += ["--python", getattr(sys, "_base_executable", sys.executable), "python", str(template / UPDATER)]
     environ = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(home / "venv"), "UV_PYTHON_DOWNLOADS": "never"}
-    done = subprocess.run([*command, f"--release={release}", *arguments], env=environ, pass_fds=[lock], check=False)
+    python = getattr(sys, "_base_executable", sys.executable)
+    command = [find_uv(), "sync", "--quiet", "--project", str(template), "--locked", "--no-dev", "--python", python]
+    if subprocess.run(command, env=environ, check=False).returncode:
+        refuse("What the updater needs could not be installed; uv says why above. Then again: make template-update")
+    command = [str(home / "venv" / "bin" / "python"), str(template / UPDATER), f"--release={release}", *arguments]
+    done = subprocess.run(command, env=environ, pass_fds=[lock], check=False)
     shutil.rmtree(home / "work", ignore_errors=True)
     return done.returncode
 
