@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ def clone(template: Template, tmp_path: Path) -> Path:
     folder = template.fork(tmp_path / "clone").folder
     for tag in set(git(folder, "tag").split()) - {f"v{version}" for version in RELEASES}:
         git(folder, "tag", "--delete", tag)
+    changelog = (folder / "CHANGELOG.md").read_text()
+    first = re.search(r"^## \d", changelog, re.M)
+    assert first
+    (folder / "CHANGELOG.md").write_text(changelog[: changelog.index("## ")] + changelog[first.start() :])
+    git(folder, "commit", "--quiet", "--all", "--allow-empty", "--message", "Nothing is unreleased")
     return folder
 
 
