@@ -199,6 +199,7 @@ def test_a_redis_that_freezes_is_noticed_where_nothing_guards_against_it(
 def fail_over(service: Service, relay: Relay, former: Redis, present: Redis) -> bool:
     """Whether the service finds the new primary while the former one goes on as a copy, which takes no writes."""
     slowest_of(service, 60)  # as many connections as are going to be used
+    assert "X-RateLimit-Remaining" in service.get(EVERYTHING).headers
     relay.target = present.port
     former.ask("REPLICAOF", "127.0.0.1", str(present.port))
     with Clients(service, CLIENTS) as clients:
