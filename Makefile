@@ -29,10 +29,10 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 	@.venv/bin/python scripts/suites.py unit render
 
 test: lint ## All that fits into 25 minutes: what CI runs
-	@.venv/bin/python scripts/suites.py unit render data boot
+	@.venv/bin/python scripts/suites.py unit render data boot deploy
 
 test-all: lint ## Everything: each worker class through every test
-	@.venv/bin/python scripts/suites.py --all unit render data boot
+	@.venv/bin/python scripts/suites.py --all unit render data boot deploy
 
 check: install ## Look for migrations of the service that would hurt, with the service's own linter
 	@.venv/bin/pytest tests/data/test_migrations.py -k hurt_nobody

@@ -23,6 +23,9 @@ from jinja2.ext import Extension
 HERE = Path(__file__).resolve().parent
 SERVICE = HERE / "{{cookiecutter.project_slug}}"
 SLUG = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]")  # an RFC 1035 label, as Kubernetes wants for a Service
+LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # of a host name
+# A host, perhaps with a port, and folders in it: what stands before the name of an image.
+REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-][a-z0-9]+)*)*")
 PUNCTUATION = frozenset(" .,:;!?()&+-_/’")  # noqa: RUF001  the typographic apostrophe is meant
 
 
@@ -57,6 +60,11 @@ def is_slug(answer: str) -> bool:
     return bool(SLUG.fullmatch(answer)) and as_pypi not in dependencies()
 
 
+def is_domain(answer: str) -> bool:
+    name = rf"({LABEL}\.)+(?![0-9]+$){LABEL}"  # no address: its last part would be a number
+    return len(answer) <= 253 and (answer == "localhost" or bool(re.fullmatch(name, answer)))
+
+
 def is_cpus(answer: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", answer)) and 0.1 <= float(answer) <= 256
 
@@ -69,6 +77,10 @@ def is_replicas(answer: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,4}", answer)) and 1 <= int(answer) <= 1000
 
 
+def is_registry(answer: str) -> bool:
+    return bool(REGISTRY.fullmatch(answer)) and len(answer) <= 200
+
+
 RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "project_name": (is_name, "1 to 60 letters, digits, spaces and . , : ; ! ? ( ) & + - _ on one line"),
     "project_slug": (
@@ -77,9 +89,17 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         "that the service depends on",
     ),
     "description": (is_text(200), "1 to 200 letters, digits, spaces and . , : ; ! ? ( ) & + - _ / ’ on one line"),  # noqa: RUF001
+    "domain_name": (
+        is_domain,
+        "localhost, or a host name of small letters, digits, hyphens and dots, like shop.example.com",
+    ),
     "cpus": (is_cpus, "a number from 0.1 to 256, like 1 or 0.5"),
     "memory_mb": (is_memory, "a whole number of megabytes from 128 to 1048576"),
     "max_replicas": (is_replicas, "a whole number from 1 to 1000"),
+    "container_registry": (
+        is_registry,
+        "up to 200 small letters and digits: a host, perhaps with a port, and folders, like ghcr.io/acme",
+    ),
 }
 
 

@@ -19,6 +19,7 @@ OPTIONS = {
     "render": ["-n", "auto"],
     "data": ["-n", "3", *BY_FILE],
     "boot": ["-n", "2", *BY_FILE],
+    "deploy": [],
 }
 
 

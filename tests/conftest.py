@@ -19,6 +19,7 @@ from support.template import ROOT, SERVICE, Render
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="every worker class through every test")
+    parser.addoption("--pictures", action="store_true", help="take docs/*.png anew, from what a browser shows")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,10 @@ except SettingsError as error:
     raise SystemExit(str(error)) from None
 if settings.worker_class == "gevent":
     # Before anything else is imported: a lock that is made earlier blocks all greenlets, not the one that waits.
-    from gevent import monkey
+    try:
+        from gevent import monkey
+    except ImportError:
+        raise SystemExit("GUNICORN_WORKER_CLASS: gevent is not installed here; the Dockerfile says why.") from None
 
     monkey.patch_all()
 

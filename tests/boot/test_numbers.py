@@ -39,9 +39,48 @@ def read_gunicorn(folder: Path, venv: Path) -> dict[str, float]:
     }
 
 
+def read_directives(file: str, **names: str) -> Callable[[Path, Path], dict[str, float]]:
+    """A reader of seconds that stand after words of a file, once each: nginx's directives, keys of YAML."""
+
+    def read(folder: Path, venv: Path) -> dict[str, float]:
+        text = (folder / file).read_text()
+        found = {}
+        for name, words in names.items():
+            (seconds,) = re.findall(rf"^{words} (\d+)s\b", text, re.M)
+            found[name] = float(seconds)
+        return found
+
+    return read
+
+
 # A file of a rendered service that holds seconds, how they are read back from it, and a defect that breaks a ladder.
 READERS: dict[str, tuple[Callable[[Path, Path], dict[str, float]], tuple[str, str]]] = {
     "gunicorn.conf.py": (read_gunicorn, ('timeout = int(capacity.SECONDS["request"])', "timeout = 31")),
+    "compose.yaml": (
+        read_directives(
+            "compose.yaml",
+            grace="  stop_grace_period:",
+            edge_grace="    stop_signal: SIGQUIT.*\\n    stop_grace_period:",
+        ),
+        ("  stop_grace_period: 45s", "  stop_grace_period: 40s"),
+    ),
+    "deploy/nginx/nginx.conf": (
+        read_directives(
+            "deploy/nginx/nginx.conf",
+            first_bytes="    client_header_timeout",
+            proxy_idle="    keepalive_timeout",
+            edge_graceful="worker_shutdown_timeout",
+        ),
+        ("    keepalive_timeout 75s", "    keepalive_timeout 60s"),
+    ),
+    "deploy/nginx/proxy.conf": (
+        read_directives("deploy/nginx/proxy.conf", proxy="proxy_read_timeout"),
+        ("proxy_read_timeout 30s", "proxy_read_timeout 25s"),
+    ),
+    "deploy/nginx/upstream.conf": (
+        read_directives("deploy/nginx/upstream.conf", upstream_idle="    keepalive_timeout"),
+        ("keepalive_timeout 60s", "keepalive_timeout 75s"),
+    ),
 }
 
 
@@ -53,20 +92,48 @@ def read_seconds(folder: Path, venv: Path) -> dict[str, float]:
     return found
 
 
+def broken_rungs(seconds: dict[str, float]) -> list[str]:
+    """Those of the service, and nginx's own stop between how long a request may take there and who waits for it."""
+    found: list[str] = capacity.broken_rungs(seconds)
+    if not seconds["proxy"] < seconds["edge_graceful"] < seconds["edge_grace"]:
+        found.append("a stop of nginx cuts off requests that the service still answers")
+    return found
+
+
 @pytest.mark.parametrize("answers", VARIANTS.values(), ids=VARIANTS)
 def test_the_ladders_hold_in_what_is_rendered(render: Render, venv: Path, answers: dict[str, str]) -> None:
-    assert capacity.broken_rungs(read_seconds(render(**answers), venv)) == []
+    seconds = read_seconds(render(**answers), venv)
+    assert broken_rungs(seconds) == []
+    assert {name: seconds[name] for name in capacity.SECONDS} == capacity.SECONDS
 
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_wrong_number_in_a_file_is_found(render: Render, venv: Path, tmp_path: Path, file: str) -> None:
-    folder = tmp_path / "service"
-    shutil.copytree(render(), folder)
     _, (right, wrong) = READERS[file]
+    assert broken_rungs(read_seconds(change(render(), tmp_path, file, right, wrong), venv))
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("deploy/nginx/nginx.conf", "worker_shutdown_timeout 35s", "worker_shutdown_timeout 30s"),
+        ("compose.yaml", "    stop_grace_period: 45s", "    stop_grace_period: 35s"),
+    ],
+)
+def test_a_stop_of_nginx_that_is_too_short_is_found(
+    render: Render, venv: Path, tmp_path: Path, file: str, right: str, wrong: str
+) -> None:
+    assert broken_rungs(read_seconds(change(render(), tmp_path, file, right, wrong), venv))
+
+
+def change(service: Path, scratch: Path, file: str, right: str, wrong: str) -> Path:
+    """A copy of a service with a defect in it."""
+    folder = scratch / "service"
+    shutil.copytree(service, folder)
     text = (folder / file).read_text()
     assert right in text
     (folder / file).write_text(text.replace(right, wrong))
-    assert capacity.broken_rungs(read_seconds(folder, venv))
+    return folder
 
 
 @pytest.fixture(params=[0.5, 1.5])

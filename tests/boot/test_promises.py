@@ -40,7 +40,7 @@ def read(connection: socket.socket) -> bytes:
 
 
 def takes_nobody(port: int) -> bool:
-    """Whether a listener is gone, or behind its door: half a second shows it."""
+    """Whether a listener is gone, or behind its door."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
     except OSError:

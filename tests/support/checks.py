@@ -39,14 +39,27 @@ def unparsed(folder: Path) -> list[str]:
     return found
 
 
+class ComposeLoader(yaml.SafeLoader):
+    """YAML with the tags by which a Compose file replaces what another one has."""
+
+
+for tag in ("!override", "!reset"):
+    ComposeLoader.add_constructor(tag, lambda loader, node: node.value)
+
+
+def parse_ini(text: str) -> None:
+    """INI as certbot and PgBouncer read it too: keys before the first section, lines that include a file."""
+    configparser.ConfigParser().read_string("[top]\n" + re.sub(r"^%include .*$", "", text, flags=re.M))
+
+
 PARSERS: dict[str, Callable[[str], object]] = {
     ".py": ast.parse,
     ".toml": tomllib.loads,
     "uv.lock": tomllib.loads,
     ".json": json.loads,
-    ".yaml": lambda text: list(yaml.safe_load_all(text)),
+    ".yaml": lambda text: list(yaml.load_all(text, ComposeLoader)),
     ".yml": lambda text: list(yaml.safe_load_all(text)),
-    ".ini": lambda text: configparser.ConfigParser().read_string(text),
+    ".ini": parse_ini,
 }
 
 

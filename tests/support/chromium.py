@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -81,8 +83,15 @@ class Chromium:
         os.close(self.output)
         self.home.cleanup()
 
-    def visit(self, url: str, width: int = DESKTOP, run: Sequence[str] = ()) -> Visit:
-        """Open a page in a window of that width, wait until it asks for nothing more, and run some JavaScript in it."""
+    def visit(
+        self, url: str, width: int = DESKTOP, run: Sequence[str] = (), picture: Path | None = None, height: int = 900
+    ) -> Visit:
+        """Open a page in a window of that width, wait until it asks for nothing more, and run some JavaScript in it.
+
+        Args:
+            picture: the file that gets a picture of the window, as PNG.
+            height: of the window.
+        """
         page = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
@@ -92,7 +101,7 @@ class Chromium:
             "Emulation.setDeviceMetricsOverride",
             session,
             width=width,
-            height=900,
+            height=height,
             deviceScaleFactor=1,
             mobile=width == PHONE,
         )
@@ -107,6 +116,8 @@ class Chromium:
             width=self.evaluate(session, "document.documentElement.scrollWidth"),
             text=self.evaluate(session, "document.body.innerText"),
         )
+        if picture:
+            picture.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", session)["data"]))
         self.call("Target.closeTarget", targetId=page)
         for event in self.events:
             note(event, seen)

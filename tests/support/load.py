@@ -14,6 +14,7 @@ class Load:
     """Some clients that open a connection a request and some that keep theirs, until `total` requests were tried.
 
     Attributes:
+        patience: seconds to wait for a connection, and for each part of an answer.
         outcomes: how many requests were "answered", "refused" (no connection was made) or "lost" (it was made and
             no whole answer came), and under "close" how many answers said `Connection: close` to a kept connection.
     """
@@ -22,6 +23,8 @@ class Load:
     total: int = 500
     clients: int = 8
     path: str = "/api/items"
+    host: str = "127.0.0.1"
+    patience: float = 30.0
     pause: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     losses: list[str] = field(default_factory=list)
@@ -36,17 +39,18 @@ class Load:
             thread.start()
         return self
 
-    def end(self) -> None:
-        """Try no more requests than those under way."""
-        with self._lock:
-            self._left = 0
-
     def wait(self, seconds: float = 60) -> Load:
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0, deadline - time.monotonic()))
         assert not any(thread.is_alive() for thread in self._threads), f"requests hang: {self.outcomes}"
         return self
+
+    def end(self) -> Load:
+        """Try no more; what is in flight is waited for."""
+        with self._lock:
+            self._left = 0
+        return self.wait()
 
     def wait_for_answers(self, count: int, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
@@ -66,7 +70,7 @@ class Load:
                 self.losses.append(reason)
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=self.patience)
         connection.connect()
         return connection
 

@@ -59,8 +59,54 @@ class Answer:
         return json.loads(self.body)
 
 
+class Client:
+    """Whoever speaks to a service at `host` and `port`, and reads its log."""
+
+    host: str = "127.0.0.1"
+    port: int
+
+    def log(self) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def connect(self, timeout: float = 20) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        connection.connect()
+        return connection
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout: float = 20
+    ) -> Answer:
+        """One request on a connection of its own; a body that is no bytes is sent as JSON."""
+        sent = {"Connection": "close", **(headers or {})}
+        if body is not None and not isinstance(body, bytes):
+            body, sent = json.dumps(body).encode(), {"Content-Type": "application/json", **sent}
+        connection = self.connect(timeout)
+        with contextlib.closing(connection):
+            with contextlib.suppress(BrokenPipeError):  # refused before all of it was sent: the answer is there
+                connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, timeout: float = 20) -> Answer:
+        return self.request("GET", path, None, headers, timeout)
+
+    def wait_for_log(self, **fields: object) -> dict[str, Any]:
+        """The first log line with these fields; a string is a pattern."""
+
+        def matches(line: dict[str, Any]) -> bool:
+            return all(
+                re.search(want, str(line.get(name))) if isinstance(want, str) else line.get(name) == want
+                for name, want in fields.items()
+            )
+
+        found: dict[str, Any] = wait_for(
+            lambda: next((line for line in self.log() if matches(line)), None), f"a log line with {fields}"
+        )
+        return found
+
+
 @dataclass
-class Service:
+class Service(Client):
     """One server start. Use it as a context: whatever happens, its processes are gone afterwards.
 
     Attributes:
@@ -189,50 +235,12 @@ class Service:
         found: set[int] = wait_for(complete, f"{count} workers, none of {without}")
         return found
 
-    # Requests
-
-    def connect(self, timeout: float = 20) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        connection.connect()
-        return connection
-
-    def request(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout: float = 20
-    ) -> Answer:
-        """One request on a connection of its own; a body that is no bytes is sent as JSON."""
-        sent = {"Connection": "close", **(headers or {})}
-        if body is not None and not isinstance(body, bytes):
-            body, sent = json.dumps(body).encode(), {"Content-Type": "application/json", **sent}
-        connection = self.connect(timeout)
-        with contextlib.closing(connection):
-            with contextlib.suppress(BrokenPipeError):  # refused before all of it was sent: the answer is there
-                connection.request(method, path, body, sent)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-
-    def get(self, path: str, headers: Mapping[str, str] | None = None, timeout: float = 20) -> Answer:
-        return self.request("GET", path, None, headers, timeout)
-
     # What an operator sees
 
     def log(self) -> list[dict[str, Any]]:
         """Every whole line of standard output; one that is not JSON fails the test."""
         lines = self.output.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def wait_for_log(self, **fields: object) -> dict[str, Any]:
-        """The first log line with these fields; a string is a pattern."""
-
-        def matches(line: dict[str, Any]) -> bool:
-            return all(
-                re.search(want, str(line.get(name))) if isinstance(want, str) else line.get(name) == want
-                for name, want in fields.items()
-            )
-
-        found: dict[str, Any] = wait_for(
-            lambda: next((line for line in self.log() if matches(line)), None), f"a log line with {fields}"
-        )
-        return found
 
     def metrics(self) -> Metrics:
         connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=5)

@@ -18,7 +18,7 @@ from support.template import ROOT, SERVICE
 TABLE = ROOT / "docs" / "budgets.md"
 ASIDE = ("tests/", "benchmarks/", "docs/", "migrations/versions/", f"{SERVICE.name}/")
 LONGEST = 200  # lines of a file, with its comments, unless its row has a reason
-APP = 3800  # lines of code in the whole of app/
+APP = 3820  # lines of code in the whole of app/
 OWN = 500  # and in the template's own Python, its tests aside
 
 Sources = dict[str, str]
@@ -129,7 +129,7 @@ def test_a_table_that_fits_is_not_found_fault_with() -> None:
         ({"b.py": "b = 1\n" * 10}, {}, "b.py: 10 lines of code, and a budget of 9"),
         ({"b.py": "b = 1\n" + "#\n" * 200}, {}, "b.py: 201 lines with comments, and no reason"),
         ({}, {"b.py": (9, "it is a list")}, "b.py: 1 lines with comments, and it is a list"),
-        ({"service/app/a.py": "a = 1\n" * 3801}, {}, "service/app/: 3801 lines of code, and a budget of 3800"),
+        ({"service/app/a.py": "a = 1\n" * 3821}, {}, "service/app/: 3821 lines of code, and a budget of 3820"),
         ({"b.py": "b = 1\n" * 501}, {}, "the template's own: 501 lines of code, and a budget of 500"),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 from support.template import Render, load
 
 NAMES = ["SECRET_KEY", "POSTGRES_PASSWORD", "WEB_CONCURRENCY"]
+SECRETS = ["secret_key", "postgres_password", "pgbouncer_users", "database_url", "migration_url", "grafana_password"]
 
 
 class Service:
@@ -130,4 +131,27 @@ def test_what_cannot_be_written_is_one_line_with_the_mend(service: Service) -> N
 def test_it_leaves_nothing_but_the_file(service: Service) -> None:
     before = set(service.root.rglob("*"))
     service.make_env()
-    assert set(service.root.rglob("*")) - before == {service.env}
+    secrets = service.root / "secrets"
+    files = {secrets / name for name in SECRETS}
+    assert set(service.root.rglob("*")) - before == {service.env, secrets, *files}
+
+
+def test_containers_get_the_secrets_as_files_that_their_users_can_read(service: Service) -> None:
+    service.env.write_text("POSTGRES_PASSWORD = 'p@ss/w\"rd'\n")
+    service.make_env(0o077)
+    secrets = service.root / "secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
+    assert (secrets / "postgres_password").read_text() == 'p@ss/w"rd'
+    assert (secrets / "pgbouncer_users").read_text() == '"app" "p@ss/w""rd"\n'
+    assert (secrets / "database_url").read_text() == "postgresql://app:p%40ss%2Fw%22rd@pgbouncer:6432/app"
+    assert (secrets / "migration_url").read_text() == "postgresql://app:p%40ss%2Fw%22rd@postgres:5432/app"
+    assert f"SECRET_KEY={(secrets / 'secret_key').read_text()}\n" in service.env.read_text()
+
+
+def test_a_secret_in_a_file_is_never_overwritten(service: Service) -> None:
+    service.make_env()
+    (service.root / "secrets" / "secret_key").chmod(0o644)
+    (service.root / "secrets" / "secret_key").write_text("mine")
+    service.make_env()
+    assert (service.root / "secrets" / "secret_key").read_text() == "mine"

@@ -23,7 +23,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     from flask import Flask
 
-    from app import cli, csrf, database, errors, health, security, serialize, sessions
+    from app import assets, cli, csrf, database, errors, health, security, serialize, sessions
     from app.observability import logs, metrics, request_log
     from app.settings import load_settings
 
@@ -37,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["exporters"] = []  # what sends to others in the background: `app.server.hooks` starts and ends it
     app.extensions["breakers"] = []  # of dependencies that requests can do without
 
+    assets.init_app(app)
     errors.init_app(app)
     security.init_app(app, settings)
     csrf.init_app(app, settings)

@@ -1,7 +1,8 @@
 """Write what this machine needs into `.env`, for development: `python3 scripts/make_env.py`.
 
 Only what is missing is added; nothing is ever overwritten. Standard library only: it runs before anything is
-installed, when the project is made and at each `make run`, so that a fresh clone has its own secrets too.
+installed, when the project is made and at each `make run`, so that a fresh clone has its own secrets too. As a command
+it also writes `secrets/`, where `make up` has its containers read them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import runpy
 import secrets
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# For development on this machine only: git ignores it, no container or production command reads it.\n"
@@ -50,7 +52,32 @@ def main(root: Path = ROOT) -> list[str]:
     return list(missing)
 
 
+def write_secrets(root: Path = ROOT) -> None:
+    """Write the secrets of `root/.env` as files, which `compose.yaml` gives to containers."""
+    lines = re.findall(r"^[ \t]*([A-Z_]+)[ \t]*=(.*)$", (root / ".env").read_text(encoding="utf-8"), re.M)
+    values = {name: value.strip().strip("'\"") for name, value in lines}
+    password = values["POSTGRES_PASSWORD"]
+    user, in_quotes = f"app:{quote(password, safe='')}", password.replace('"', '""')
+    texts = {
+        "secret_key": values["SECRET_KEY"],
+        "postgres_password": password,
+        "pgbouncer_users": f'"app" "{in_quotes}"\n',
+        "database_url": f"postgresql://{user}@pgbouncer:6432/app",
+        "migration_url": f"postgresql://{user}@postgres:5432/app",
+        "grafana_password": secrets.token_urlsafe(24),
+    }
+    folder = root / "secrets"
+    folder.mkdir(mode=0o700, exist_ok=True)  # keeps others out; a container, whose user is another one, gets a file
+    for name, text in texts.items():
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                os.fchmod(descriptor, 0o444)
+
+
 if __name__ == "__main__":
     added = main()
+    write_secrets()
     if added:
         print(f".env: added {', '.join(added)}")
