@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 export RUFF_NO_CACHE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-quick test-all lint format lock bench
+.PHONY: help install demo check test test-quick test-all lint format lock release bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,10 +29,10 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 	@.venv/bin/python scripts/suites.py unit render
 
 test: lint ## All that fits into 25 minutes: what CI runs
-	@.venv/bin/python scripts/suites.py unit render data boot deploy
+	@.venv/bin/python scripts/suites.py unit render update data boot deploy
 
 test-all: lint ## Everything: each worker class through every test
-	@.venv/bin/python scripts/suites.py --all unit render data boot deploy
+	@.venv/bin/python scripts/suites.py --all unit render update data boot deploy
 
 check: install ## Look for migrations of the service that would hurt, with the service's own linter
 	@.venv/bin/pytest tests/data/test_migrations.py -k hurt_nobody
@@ -48,6 +48,9 @@ format: install ## Mend style
 
 lock: ## Lock the newest dependencies, for this repository and for the service
 	@$(PYTHON) scripts/lock.py
+
+release: install ## Make a release: make release VERSION=0.5.0
+	@.venv/bin/python scripts/release.py $(or $(VERSION),$(error Name the version: make release VERSION=0.5.0))
 
 bench: install ## Measure what is promised about speed and memory
 	@.venv/bin/python benchmarks/run.py

@@ -7,6 +7,7 @@ string of TOML, JSON, YAML, INI, a shell or a Makefile, so that the service's fi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import runpy
@@ -139,7 +140,12 @@ def record(context: Mapping[str, object]) -> str:
     source = HERE.as_posix() if template == context.get("_repo_dir") else template
     answers = {name: value for name, value in context.items() if not name.startswith("_")}
     entry = {"source": source, "version": context["__version"], "commit": read_commit(HERE), "answers": answers}
-    return json.dumps(entry, indent=2, ensure_ascii=False)
+    return json.dumps({**entry, "digest": digest(entry)}, indent=2, ensure_ascii=False)
+
+
+def digest(entry: Mapping[str, object]) -> str:
+    """By it an update knows a record that was edited by hand, and so is no longer of what was rendered."""
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_commit(repository: Path) -> str | None:

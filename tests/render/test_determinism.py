@@ -100,5 +100,6 @@ def test_a_fresh_clone_renders_what_the_work_tree_renders(ask: Ask, tmp_path: Pa
     assert record.pop("source") == repository.as_uri()
     assert record.pop("commit") == git(repository, "rev-parse", "HEAD")
     mine = json.loads(here[".template.json"][0])
+    assert record.pop("digest") != mine["digest"]
     assert record == {name: mine[name] for name in ("version", "answers")}
     assert {**there, ".template.json": None} == {**here, ".template.json": None}

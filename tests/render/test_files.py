@@ -66,7 +66,7 @@ def test_the_answers_are_kept_for_the_next_update(service: Path, answers: Answer
     record = json.loads((service / ".template.json").read_text(encoding="utf-8"))
     assert record["answers"] == answers
     assert record["source"] == ROOT.as_posix()
-    assert list(record) == ["source", "version", "commit", "answers"]
+    assert list(record) == ["source", "version", "commit", "answers", "digest"]
 
 
 def test_the_readme_has_the_services_name_and_says_what_it_does(service: Path, answers: Answers) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from jinja2 import TemplateSyntaxError
 
+import answers
 import template_rules
 from support.ask import Ask
 from support.git import git
@@ -297,3 +298,12 @@ def test_the_source_is_what_was_given_but_a_local_folder_is_absolute(
     record = json.loads(template_rules.record(context))
     assert record["source"] == source
     assert record["answers"] == {"cpus": "2"}
+
+
+def test_an_update_knows_a_record_that_was_edited() -> None:
+    record = json.loads(
+        template_rules.record({"_template": ".", "__version": "1", "cpus": "2", "description": "K\u00e4se"})
+    )
+    found = record.pop("digest")
+    assert found == template_rules.digest(record) == answers.digest(record)
+    assert found != answers.digest({**record, "answers": {"cpus": "3"}})

@@ -19,6 +19,6 @@ def test_a_service_is_told_the_same_version() -> None:
     assert json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__version"] == VERSION
 
 
-def test_the_changelog_begins_with_the_version() -> None:
+def test_the_changelog_begins_with_the_version_or_with_what_is_not_released_yet() -> None:
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
-    assert sections[0] == VERSION
+    assert sections[sections[0] == "Unreleased"] == VERSION
