@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     for suite in (argument for argument in arguments if argument not in options):
         print(f"== {suite}", flush=True)
         began = time.monotonic()
-        command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite], *options]
+        command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite], "--durations=8", *options]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
         lines.append(f"{suite:8} {'FAILED' if failed else 'passed'} in {time.monotonic() - began:.0f} s")
     print("== suites", *lines, sep="\n")

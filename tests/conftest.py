@@ -22,6 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", action="store_true", help="take docs/*.png anew, from what a browser shows")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, without `--all`, what CI has no time for."""
+    if not config.getoption("--all"):
+        left_out = [item for item in items if item.get_closest_marker("with_all")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_bytecode() -> None:
     """The template is a source of files: running its hook must not leave `__pycache__` in what is rendered."""

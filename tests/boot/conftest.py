@@ -21,8 +21,8 @@ Start = Callable[..., Service]
 Changed = Callable[..., Service]
 Send = Callable[..., list[socket.socket]]
 VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
-# CI has no time for every class: of these it asks what names them (tests/boot/test_gevent.py), the rest asks `--all`.
-WITH_ALL = {"sync", "gevent"}
+# CI has no time for every class: of those but the default it asks what names them (tests/boot/test_gevent.py), and what
+# is marked `every_class`; the rest asks `--all`.
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,8 +37,8 @@ def is_left_out(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     variant = callspec.params.get("variant", VARIANTS[0]) if callspec else VARIANTS[0]
     named = any("variant" in str(mark.args[0]) for mark in item.iter_markers("parametrize"))
-    by_default = item.get_closest_marker("default_class") is not None
-    return (variant in WITH_ALL and not named) or (variant != VARIANTS[0] and by_default)
+    asked = named or item.get_closest_marker("every_class") is not None
+    return variant != VARIANTS[0] and (not asked or item.get_closest_marker("default_class") is not None)
 
 
 @pytest.fixture(scope="session", params=VARIANTS)

@@ -51,6 +51,7 @@ def takes_nobody(port: int) -> bool:
 # Answers
 
 
+@pytest.mark.every_class
 def test_an_item_lives_through_create_read_change_list_and_delete(service: Service) -> None:
     created = service.request("POST", "/api/items", {"name": "Bolt", "quantity": 3})
     assert created.status == 201
@@ -280,6 +281,7 @@ def counted(metrics: Metrics, route: str) -> float:
     return metrics.total("http_requests_total", route=route)
 
 
+@pytest.mark.every_class
 def test_every_request_is_counted_once_through_reload_recycling_and_kill(start: Start) -> None:
     service = start(GUNICORN_CMD_ARGS="--max-requests 60 --max-requests-jitter 20")
 
@@ -478,6 +480,7 @@ def test_a_long_request_beside_free_threads_replaces_nobody(start: Start, varian
 # Stopping
 
 
+@pytest.mark.every_class
 def test_a_stop_under_load_loses_nothing(start: Start) -> None:
     service = start(LOG_LEVEL="WARNING")
     load = Load(service.port, total=2500).start()
@@ -568,6 +571,7 @@ def test_a_stop_that_comes_while_workers_are_forked_reaches_them(folder: Path, v
         service.clean_up()
 
 
+@pytest.mark.every_class
 def test_a_reload_under_load_loses_nothing(start: Start) -> None:
     service = start(LOG_LEVEL="WARNING")
     before = service.wait_for_workers(2)

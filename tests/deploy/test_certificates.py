@@ -21,6 +21,7 @@ from support.service import wait_for
 from support.standins import PINNED
 from support.template import SERVICE, Render
 
+pytestmark = pytest.mark.with_all
 DOMAIN = "shop.example.com"
 NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: a certificate lasts seconds here, and a machine may be slow
 WAIT = 90

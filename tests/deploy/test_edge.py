@@ -641,10 +641,8 @@ def test_nginx_has_no_more_rights_than_it_needs(stack: Stack) -> None:
 
 
 @pytest.fixture(scope="session")
-def observatory(pytestconfig: pytest.Config) -> Path:
+def observatory() -> Path:
     """The scanner's folder, installed once for each lock file."""
-    if not pytestconfig.getoption("--all"):
-        pytest.skip("it takes a minute to install: --all")
     lock = (OBSERVATORY / "package-lock.json").read_bytes()
     home = ROOT / "build" / f"observatory-{hashlib.sha256(lock).hexdigest()[:12]}"
     home.parent.mkdir(exist_ok=True)
@@ -671,12 +669,14 @@ def scan(observatory: Path, site: Stack, certificate: Path) -> Any:
     return json.loads(done.stdout)["scan"]["grade"]
 
 
+@pytest.mark.with_all
 def test_the_observatory_gives_the_page_the_best_grade(stack: Stack, observatory: Path, tmp_path: Path) -> None:
     certificate = tmp_path / "certificate.pem"
     certificate.write_text(stack.container("nginx").execute("cat", "/etc/nginx/tls/fullchain.pem"))
     assert scan(observatory, stack, certificate) == "A+"
 
 
+@pytest.mark.with_all
 def test_the_observatory_would_give_a_worse_one(edge: Edge, upstream: Container, observatory: Path) -> None:
     with (
         edge.changed("ours-over-tls.conf", "rewrite ^ /edge/https last;", ""),

@@ -53,6 +53,7 @@ BROKEN = {
     "second-ends": ("wsgi.py", "from app import create_app\n", SECOND_ENDS),
     "bad-migration": ("migrations/versions/0003_bad.py", "", BAD_MIGRATION),
 }
+WITH_ALL = {"never-ready", "second-ends"}  # these wait
 
 
 class Visitors(Load):
@@ -123,6 +124,13 @@ class Production(Stack):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.splitlines()[-1]
 
+    def visitors(self, clients: int = 8, pause: float = 0.0) -> Visitors:
+        """Clients that ask until they are told to end."""
+        load = Visitors(self.port, total=10**9, clients=clients, pause=pause)
+        load.stack = self
+        load.start()
+        return load
+
     def complaints(self) -> str:
         """What nginx says of what went wrong."""
         lines = self.container("nginx").output().splitlines()
@@ -164,10 +172,8 @@ def test_the_first_release_serves_on_two_instances(production: Production) -> No
 def test_nobody_notices_a_release_or_the_way_back(production: Production, pytestconfig: pytest.Config) -> None:
     wanted = 20_000 if pytestconfig.getoption("--all") else 4_000
     second = production.build("2", "app/pages/routes.py", "blueprint = ", "# The second.\nblueprint = ")
-    load = Visitors(production.port, total=10**9)
-    load.stack = production
     with Writer(production) as writer:
-        load.start()
+        load = production.visitors()
         try:
             load.wait_for_answers(50)
             while load.outcomes["answered"] < wanted:
@@ -181,6 +187,23 @@ def test_nobody_notices_a_release_or_the_way_back(production: Production, pytest
     assert writer.statuses.keys() == {"201"}, writer.statuses
 
 
+@pytest.mark.with_all
+def test_a_release_that_stops_all_before_it_starts_one_would_be_noticed(production: Production) -> None:
+    script = production.folder / RELEASE
+    whole = script.read_text()
+    loop = "        try:\n            for _ in range(self.replicas):\n"
+    assert loop in whole
+    load = production.visitors()
+    script.write_text(whole.replace(loop, f"        while old:\n            self.stop(old.pop())\n{loop}"))
+    try:
+        load.wait_for_answers(50)
+        production.done("deploy", f"{RUN}-1")
+    finally:
+        script.write_text(whole)
+        load.end()
+    assert load.outcomes["status 502"] > 0
+
+
 def test_an_unknown_release_is_told_with_the_mend(production: Production) -> None:
     refused = production.release("deploy", "0.0.0")
     name = f"localhost/{production.name}:0.0.0"
@@ -191,13 +214,13 @@ def test_an_unknown_release_is_told_with_the_mend(production: Production) -> Non
     )
 
 
-@pytest.mark.parametrize("defect", BROKEN)
+@pytest.mark.parametrize(
+    "defect", [pytest.param(name, marks=pytest.mark.with_all if name in WITH_ALL else ()) for name in BROKEN]
+)
 def test_a_broken_release_leaves_the_old_one_serving(production: Production, defect: str) -> None:
     version = production.build(defect, *BROKEN[defect])
     before = production.instances()
-    load = Visitors(production.port, total=10**9, clients=2, pause=0.02)
-    load.stack = production
-    load.start()
+    load = production.visitors(clients=2, pause=0.02)
     try:
         refused = production.release("deploy", version)
     finally:

@@ -10,14 +10,6 @@ import pytest
 from support.releases import Template
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """CI has two minutes for these tests."""
-    if not config.getoption("--all"):
-        left_out = [item for item in items if item.get_closest_marker("with_all")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-
-
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Template:
     """The earlier releases, and this work tree as the newest one. Who wants more of them makes a fork."""
