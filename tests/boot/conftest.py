@@ -21,6 +21,10 @@ Start = Callable[..., Service]
 Changed = Callable[..., Service]
 Send = Callable[..., list[socket.socket]]
 VARIANTS = json.loads((ROOT / "cookiecutter.json").read_text())["worker_class"]
+# For what a worker that takes one request at a time cannot show.
+THREADED = pytest.mark.parametrize(
+    "variant", [name for name in VARIANTS if name != "sync"], indirect=True, scope="session"
+)
 # CI has no time for every class: of those but the default it asks what names them (tests/boot/test_gevent.py), and what
 # is marked `every_class`; the rest asks `--all`.
 

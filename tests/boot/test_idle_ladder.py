@@ -17,16 +17,14 @@ from typing import NamedTuple
 
 import pytest
 
-from boot.conftest import VARIANTS, Start
+from boot.conftest import THREADED, Start
 from support.nginx import nginx
 from support.relay import Relay
 from support.service import Service, free_port
 from support.template import SERVICE, load
 
 # A sync worker keeps no connection alive: there is none that could be used again.
-pytestmark = pytest.mark.parametrize(
-    "variant", [name for name in VARIANTS if name != "sync"], indirect=True, scope="session"
-)
+pytestmark = THREADED
 
 CAPACITY = load(SERVICE / "app" / "capacity.py")
 SECONDS: Mapping[str, float] = CAPACITY.SECONDS

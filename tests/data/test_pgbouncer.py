@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.conftest import Changed, Start, prepare
+from boot.conftest import THREADED, Changed, Start, prepare
 from boot.test_numbers import preflight
 from support.answers import VARIANTS
 from support.pgbouncer import INI, pgbouncer
@@ -74,6 +74,7 @@ def test_thousands_of_reads_and_writes_through_it_all_succeed(
     assert postgres_server.sql("SELECT count(*), sum(quantity) FROM items", migrated) == [["600", "4200"]]
 
 
+@THREADED
 def test_prepared_statements_through_it_would_fail(changed: Changed, pooler: Postgres, migrated: str) -> None:
     # psycopg prepares what it has seen five times, and begins to count again at each rollback.
     statuses = work(changed(NAIVE, DATABASE_URL=through(pooler, migrated)), 400, only_create=True)
@@ -126,15 +127,16 @@ def test_who_waits_for_a_connection_waits_as_long_as_without_it(render: Render) 
 
 def checked(folder: Path, venv: Path, state: Path, **environ: str) -> dict[str, dict[str, object]]:
     production = {"APP_ENV": "production", "SECRET_KEY": SECRET_KEY, "TRUSTED_PROXY_HOPS": "1", **environ}
-    return preflight(prepare(folder, venv, state, {**production, "GUNICORN_WORKER_CLASS": "gthread"}))
+    return preflight(prepare(folder, venv, state, production))
 
 
+@THREADED  # of which two workers are started here, as many as the sizes are made for
 def test_preflight_asks_the_pooler_for_its_numbers(
-    folder: Path, venv: Path, tmp_path: Path, pooler: Postgres, migrated: str, postgres_server: Postgres
+    folder: Path, venv: Path, tmp_path: Path, pooler: Postgres, migrated: str, postgres_server: Postgres, variant: str
 ) -> None:
     urls = {"DATABASE_URL": through(pooler, migrated), "DATABASE_MIGRATION_URL": migrated}
     well = checked(folder, venv, tmp_path, **urls)
-    needed = capacity.plan(capacity.Limits(1, 512, ""), "gthread", workers=2).connections(10)
+    needed = capacity.plan(capacity.Limits(1, 512, ""), variant, workers=2).connections(10)
     assert well["connections"]["ok"]
     assert f"up to {needed} of the {needed} connections to the pooler" in str(well["connections"]["detail"])
     assert well["pooler"] | {"mend": ""} == {

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from boot.conftest import Changed, Start
+from boot.conftest import THREADED, Changed, Start
 from support.load import Load
 from support.postgres import Postgres, postgres
 from support.service import Service, wait_for
@@ -83,6 +83,7 @@ def test_without_its_limits_a_statement_goes_on(changed: Changed, migrated: str)
     assert service.get("/trial/query/0.8").status == 200
 
 
+@THREADED
 @pytest.mark.default_class
 def test_a_request_that_is_stuck_loses_its_locks(changed: Changed, migrated: str, postgres_server: Postgres) -> None:
     service = changed(HASTE, DATABASE_URL=migrated)
@@ -143,7 +144,11 @@ def test_a_restart_under_load_is_answered_with_503_and_healed_at_once(start: Sta
 @pytest.mark.default_class
 def test_a_frozen_database_holds_up_no_probe_and_no_request_without_end(changed: Changed) -> None:
     with postgres() as server:
-        service = changed(HASTE, DATABASE_URL=server.url)
+        # A question to a connection and a new one take two seconds each: a sync worker needs time for both.
+        haste = HASTE | {
+            "app/capacity.py": [('"statement": 20.0', '"statement": 0.5'), ('"request": 25.0', '"request": 6.0')]
+        }
+        service = changed(haste, DATABASE_URL=server.url)
         service.flask("db", "upgrade")
         assert service.get("/api/items").status == 200
         with ThreadPoolExecutor() as pool:
@@ -164,6 +169,7 @@ def test_a_frozen_database_holds_up_no_probe_and_no_request_without_end(changed:
         assert service.get("/api/items").status == 200
 
 
+@THREADED
 @pytest.mark.default_class
 def test_a_request_for_which_no_connection_becomes_free_is_told_to_come_again(changed: Changed, migrated: str) -> None:
     impatient = {

@@ -16,6 +16,12 @@ from support.template import ROOT, SERVICE, Render
 
 # What whoever runs these tests has set is not for the service.
 ENVIRON = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+# The Python of the largest is that of the default: it is run and its types are checked with `--all` alone.
+MOST = pytest.mark.parametrize(
+    "service",
+    [name if name != "largest" else pytest.param(name, marks=pytest.mark.with_all) for name in VARIANTS],
+    indirect=True,
+)
 
 
 @pytest.fixture(params=VARIANTS)
@@ -45,11 +51,13 @@ def run(venv: Path, folder: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@MOST
 def test_its_own_tests_pass(service: Path, venv: Path) -> None:
     """pytest ends with 5 where there are none."""
     run(venv, service, "pytest", "-q", "-p", "no:cacheprovider")
 
 
+@MOST
 def test_its_types_are_strictly_right(service: Path, venv: Path, worker_id: str) -> None:
     run(venv, service, "mypy", "--cache-dir", str(ROOT / "build" / "mypy" / worker_id))
 
