@@ -75,7 +75,8 @@ def render(template: Path, answers: Mapping[str, str], to: Path) -> None:
     command += ["--output-dir", str(output), str(template)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{git(template, 'rev-parse', '--short', 'HEAD').strip()} renders nothing: {done.stdout}{done.stderr}")
+        commit = git(template, "rev-parse", "--short", "HEAD").strip()
+        sys.exit(f"{commit} renders nothing: " + " ".join((done.stdout + done.stderr).splitlines()[:2]))
     (folder,) = output.iterdir()
     folder.rename(to)
     (to / ".env").unlink()
