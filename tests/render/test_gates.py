@@ -51,8 +51,8 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
         "@v7",
         "unpinned-uses",
     ),
-    ("zizmor", ".github/workflows/ci.yml", "persist-credentials: false", "persist-credentials: true", "artipacked"),
-    ("zizmor", ".github/workflows/template.yml", "permissions: {}", "permissions: write-all", "excessive-permissions"),
+    ("zizmor", ".github/workflows/ci.yml", "        with:\n          persist-credentials: false\n", "", "artipacked"),
+    ("zizmor", ".github/workflows/deploy.yml", "permissions: {}\n", "", "excessive-permissions"),
     (
         "zizmor",
         ".github/actions/python/action.yml",
