@@ -124,11 +124,18 @@ class Repository:
         return git(self.remote, "log", "-1", "--format=%B", branch)
 
 
-@pytest.fixture(params=["github", "gitlab"])
+BOTH = pytest.mark.parametrize("repository", ["github", "gitlab"], indirect=True)
+ONE_IN_CI = pytest.mark.parametrize(
+    "repository", ["github", pytest.param("gitlab", marks=pytest.mark.with_all)], indirect=True
+)
+
+
+@pytest.fixture
 def repository(request: pytest.FixtureRequest, template: Template, tmp_path: Path) -> Repository:
     return Repository(tmp_path, template.fork(tmp_path / "fork"), request.param)
 
 
+@BOTH
 def test_news_is_proposed_as_a_branch_with_the_merge(repository: Repository, tmp_path: Path) -> None:
     template = repository.make().template.release(NEWS)
     before = git(repository.remote, "rev-parse", "master")
@@ -147,6 +154,7 @@ def test_news_is_proposed_as_a_branch_with_the_merge(repository: Repository, tmp
     assert repository.proposed() == branch
 
 
+@ONE_IN_CI
 def test_nothing_is_done_where_nothing_is_new(repository: Repository) -> None:
     done = repository.make().update()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -155,6 +163,7 @@ def test_nothing_is_done_where_nothing_is_new(repository: Repository) -> None:
     assert repository.asked.read_text() == ""
 
 
+@ONE_IN_CI
 def test_a_conflict_is_proposed_with_its_marks_and_named_and_lint_does_not_pass_it(repository: Repository) -> None:
     repository.make(HERE).template.release(THERE)
     done = repository.update()
@@ -170,6 +179,7 @@ def test_a_conflict_is_proposed_with_its_marks_and_named_and_lint_does_not_pass_
     assert "docs/runbook.md:1:<<<<<<< yours" in linted.stdout
 
 
+@pytest.mark.with_all
 def test_what_one_side_deleted_is_named_as_that(template: Template, tmp_path: Path) -> None:
     repository = Repository(tmp_path, template.fork(tmp_path / "fork"), "github")
     repository.make(lambda folder: (folder / "docs" / "runbook.md").unlink()).template.release(NEWS)
@@ -178,6 +188,7 @@ def test_what_one_side_deleted_is_named_as_that(template: Template, tmp_path: Pa
     assert "- docs/runbook.md: deleted here, changed by the template: git rm it again, or keep it" in message
 
 
+@pytest.mark.with_all
 def test_a_lock_file_that_both_sides_changed_is_locked_again(template: Template, tmp_path: Path) -> None:
     """By the service's own dependencies and the template's, so that nobody is asked."""
     repository = Repository(tmp_path, template.fork(tmp_path / "fork"), "github")
@@ -190,6 +201,7 @@ def test_a_lock_file_that_both_sides_changed_is_locked_again(template: Template,
     assert git(repository.remote, "show", f"{branch}:uv.lock").startswith("version = ")
 
 
+@ONE_IN_CI
 def test_a_refused_update_fails_the_job(repository: Repository) -> None:
     repository.make(change(".template.json", '"cpus": "1"', '"cpus": "2"')).template.release(NEWS)
     done = repository.update()
@@ -212,6 +224,7 @@ def test_news_of_workflows_needs_a_token_that_may_change_them(template: Template
     repository.proposed()
 
 
+@pytest.mark.with_all
 def test_a_pull_request_that_could_not_be_made_is_made_the_next_time(template: Template, tmp_path: Path) -> None:
     repository = Repository(tmp_path, template.fork(tmp_path / "fork"), "github")
     repository.make().template.release(NEWS)
