@@ -99,7 +99,7 @@ def tell(found: Mapping[str, str]) -> list[str]:
 def git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"git {arguments[0]}: {done.stderr.strip()}")
+        sys.exit(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
     return done.stdout
 
 
