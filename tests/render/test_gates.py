@@ -40,8 +40,8 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
     (
         "zizmor",
         ".github/workflows/deploy.yml",
-        '"$HOST" "$VERSION"',
-        '"$HOST" ${{ inputs.version }}',
+        '"$DEPLOY_HOST" "$VERSION"',
+        '"$DEPLOY_HOST" ${{ inputs.version }}',
         "template-injection",
     ),
     (
