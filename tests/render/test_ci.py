@@ -143,6 +143,44 @@ def test_shellcheck_finds_nothing_in_a_script_for_gitlab(render: Render, tmp_pat
     assert gates.shellcheck(tmp_path) == []
 
 
+SSH = """#!/bin/sh
+for word; do echo "$word"; done
+"""
+
+
+@pytest.mark.parametrize(("service", "job"), [("github", "production"), ("gitlab", "deploy")], indirect=["service"])
+def test_a_deploy_asks_the_host_for_the_release_and_knows_the_host_by_its_key(
+    service: Path, job: str, tmp_path: Path
+) -> None:
+    """With an `ssh` that says what it was given."""
+    (tmp_path / "bin").mkdir()
+    for name, script in {"ssh": SSH, "ssh-agent": "#!/bin/sh\n", "ssh-add": '#!/bin/sh\ncat - "$@" >&2\n'}.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "key").write_text("our key")
+    environ = {**ENVIRON, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "RUNNER_TEMP": str(tmp_path)}
+    if job == "production":
+        values = {
+            "vars.DEPLOY_HOST": "app@host",
+            "vars.DEPLOY_KNOWN_HOSTS": "host key",
+            "secrets.DEPLOY_KEY": "our key",
+        }
+        done = GitHub(tmp_path, {**values, "inputs.version": "1.2.3 $(id)"}).run(service, job, environ)
+        version, known = "1.2.3 $(id)", tmp_path / "known_hosts"
+        assert known.read_text() == "host key\n"
+    else:
+        known = tmp_path / "key"
+        own = {"DEPLOY_KEY": str(known), "DEPLOY_KNOWN_HOSTS": str(known), "DEPLOY_HOST": "app@host"}
+        done = GitLab(tmp_path).run(
+            service, job, {**environ, **own, "CI_COMMIT_TAG": "v1.2.3", "CI_COMMIT_SHA": "f00d"}
+        )
+        version = "1.2.3"
+    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
+    assert done.stdout.splitlines() == [*options, "app@host", version]
+    assert "our key" in done.stderr
+
+
 # The host
 
 

@@ -15,13 +15,15 @@ from bootstrap import find_uv
 
 UPDATE = [sys.executable, str(Path(__file__).with_name("template_update.py"))]
 HOW = """
-The lines below are in conflict, and are committed as git left them, with its markers. Solve them on this branch; or on
-your machine, where git has both sides of each: make template-update, and push the merge to this branch by force.
+These are in conflict, and committed as git left them, with its markers. Solve them on this branch. Or do the update on
+your machine, where git has both sides of each, and push it over this branch: make template-update
 """
-# By git's two letters for what each side did.
+BOTH = "changed on both sides"
+# By git's two letters for what each side did, or by path.
 KINDS = {
     "DU": "deleted here, changed by the template: git rm it again, or keep it",
     "UD": "changed here, deleted by the template: keep it, or git rm it",
+    "uv.lock": "the template's is there: solve pyproject.toml, then make lock",
 }
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     branch = f"template/{record['version']}-{record['commit'][:7]}"
     git("switch", "--quiet", "--force-create", branch)
     subject, _, news = checked.stdout.partition("\n")
-    lines = [f"- {path}: {KINDS.get(kind, 'changed on both sides')}" for path, kind in conflicts.items()]
+    lines = [f"- {path}: {KINDS.get(path) or KINDS.get(kind, BOTH)}" for path, kind in conflicts.items()]
     subject += f", {len(lines)} in conflict" if lines else ""
     message = "\n".join([subject, "", news, *([HOW, *lines] if lines else [])])
     git("commit", "--quiet", "--cleanup=whitespace", f"--message={message}")
