@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -132,6 +133,45 @@ def test_an_image_is_named_by_the_answers_and_the_tag(
     subprocess.run(["bash", "-e", str(tmp_path / "script")], cwd=service, env=environ, check=True)
     lines = (tmp_path / "output").read_text().splitlines()
     assert lines == [f"name={registry}/my-service", f"registry={host}", f"version={version}", "time=1"]
+
+
+DOCKER = """#!/bin/sh
+case $1 in login) echo "login $3 $(cat) $5" ;; buildx) [ "$2" = create ] || echo "$2: $*" ;; esac
+case $* in *--metadata-file*) echo "{}" >image.json ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("registry", "source", "login"),
+    [
+        ("registry.gitlab.com/acme", "push", "login job the-jobs registry.gitlab.com"),
+        ("registry.example.com:5000/acme", "push", "login us ours registry.example.com:5000"),
+        ("registry.gitlab.com/acme", "merge_request_event", None),
+        ("localhost", "push", None),
+    ],
+)
+def test_an_image_is_pushed_from_no_merge_request_and_each_registry_gets_its_own_password(
+    render: Render, tmp_path: Path, registry: str, source: str, login: str | None
+) -> None:
+    """GitLab's, with a `docker` that says what it was asked for."""
+    service = render(ci="gitlab", container_registry=registry)
+    (tmp_path / "bin").mkdir()
+    for name, script in {"docker": DOCKER, "git": "#!/bin/sh\necho 1\n"}.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    told = {"CI_COMMIT_TAG": "v1.2.3", "CI_COMMIT_SHA": "f00d", "CI_PIPELINE_SOURCE": source, "CI_PROJECT_URL": "u"}
+    told |= {"CI_REGISTRY": "registry.gitlab.com", "CI_REGISTRY_USER": "job", "CI_REGISTRY_PASSWORD": "the-jobs"}
+    told |= {"REGISTRY_USERNAME": "us", "REGISTRY_PASSWORD": "ours", **gitlab_job(service, "build-image")["variables"]}
+    environ = {**ENVIRON, **told, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    (tmp_path / "checkout").mkdir()
+    shutil.copy(service / ".gitlab-ci.yml", tmp_path / "checkout")
+    done = GitLab(tmp_path).run(tmp_path / "checkout", "build-image", environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    (build,) = (line for line in lines if line.startswith("build: "))
+    assert "APP_VERSION=1.2.3" in build
+    assert [line for line in lines if line.startswith("login")] == ([login] if login else [])
+    assert (f" --push --tag {registry}/my-service:1.2.3 " in build) == bool(login)
 
 
 @pytest.mark.parametrize("job", ["lint", "test", "migrations", "audit", "build-image", "deploy", "template"])

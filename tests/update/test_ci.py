@@ -201,6 +201,18 @@ def test_a_lock_file_that_both_sides_changed_is_locked_again(template: Template,
     assert git(repository.remote, "show", f"{branch}:uv.lock").startswith("version = ")
 
 
+@pytest.mark.with_all
+def test_a_lock_file_waits_for_what_it_is_made_of(template: Template, tmp_path: Path) -> None:
+    repository = Repository(tmp_path, template.fork(tmp_path / "fork"), "github")
+    line = '"packaging>=25"'
+    repository.make(append("uv.lock", "# ours\n"), change("pyproject.toml", line, '"packaging>=25.1"'))
+    repository.template.release(append("uv.lock", "# theirs\n"), change("pyproject.toml", line, '"packaging>=25.2"'))
+    assert repository.update().returncode == 0
+    message = repository.message(repository.proposed())
+    assert "- uv.lock: the template's is there: solve pyproject.toml, then make lock" in message
+    assert "- pyproject.toml: changed on both sides" in message
+
+
 @ONE_IN_CI
 def test_a_refused_update_fails_the_job(repository: Repository) -> None:
     repository.make(change(".template.json", '"cpus": "1"', '"cpus": "2"')).template.release(NEWS)
