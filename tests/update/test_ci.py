@@ -223,6 +223,7 @@ def test_a_refused_update_fails_the_job(repository: Repository) -> None:
     assert repository.asked.read_text() == ""
 
 
+@pytest.mark.with_all
 def test_news_of_workflows_needs_a_token_that_may_change_them(template: Template, tmp_path: Path) -> None:
     """GitHub refuses such a push of its own token; the job says what is missing."""
     repository = Repository(tmp_path, template.fork(tmp_path / "fork"), "github")
