@@ -17,6 +17,13 @@ KEEP: dict[str, dict[str, set[str]]] = {
     "docs/decisions/worker-class-sync.md": {"worker_class": {"sync"}},
     "docs/decisions/worker-class-gevent.md": {"worker_class": {"gevent"}},
     "docs/decisions/worker-class-asgi.md": {"worker_class": {"asgi"}},
+    ".github": {"ci": {"github"}},
+    "docs/ci-github.md": {"ci": {"github"}},
+    ".gitlab-ci.yml": {"ci": {"gitlab"}},
+    "renovate.json": {"ci": {"gitlab"}},
+    "docs/ci-gitlab.md": {"ci": {"gitlab"}},
+    "deploy/compose/from-ci.sh": {"ci": {"github", "gitlab"}},
+    "scripts/template_branch.py": {"ci": {"github", "gitlab"}},
 }
 
 

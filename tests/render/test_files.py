@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -57,7 +58,11 @@ def test_what_the_answers_need_is_there_and_nothing_else(service: Path, answers:
 def test_the_program_is_told_the_answers(service: Path, answers: Answers) -> None:
     told = json.loads((service / "app" / "service.json").read_text(encoding="utf-8"))
     short = {"project_name": "name", "project_slug": "slug"}
-    deployment = {"platform", "container_registry"}  # where it runs is not for the program
+    deployment = {
+        "platform",
+        "container_registry",
+        "ci",
+    }  # where it runs, and how it gets there, is not for the program
     asked = {name: answer for name, answer in answers.items() if name not in deployment}
     assert {name: told[short.get(name, name)] for name in asked} == asked
 
@@ -78,6 +83,13 @@ def test_the_readme_has_the_services_name_and_says_what_it_does(service: Path, a
 def test_secrets_are_written_and_git_ignores_them(service: Path) -> None:
     assert "SECRET_KEY=" in (service / ".env").read_text(encoding="utf-8")
     assert ".env" not in would_track(service)
+
+
+def test_cruft_skips_what_git_ignores_and_a_machine_writes(service: Path) -> None:
+    """An update by cruft renders on another machine, and a difference in one of these would spoil all of it."""
+    skipped = tomllib.loads((service / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cruft"]["skip"]
+    assert skipped == [".env", "secrets"]
+    assert {*skipped} <= {line.rstrip("/") for line in (service / ".gitignore").read_text().splitlines()}
 
 
 def test_every_row_of_the_hooks_table_is_kept_by_one_render_and_removed_by_another(

@@ -11,7 +11,7 @@ from support import gates
 from support.answers import ROWS
 from support.gates import GATES
 from support.git import would_track
-from support.template import Render
+from support.template import ROOT, Render
 
 # A gate, a file, what in it is replaced (None: the defect goes to its end), the defect, and what the tool then says.
 DEFECTS: list[tuple[str, str, str | None, str, str]] = [
@@ -34,6 +34,43 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
         "CL-0020",
     ),
     ("compose-lint", "compose.yaml", "  assets:", "  files:", "compose-lint.yaml"),  # an ignore of nothing any more
+    ("actionlint", ".github/workflows/ci.yml", "needs: [lint, test", "needs: [lints, test", "lints"),
+    ("actionlint", ".github/workflows/ci.yml", "steps.build.outputs.digest", "steps.built.outputs.digest", "built"),
+    ("actionlint", ".github/workflows/template.yml", '"refs/heads/$BRANCH"', "refs/heads/$BRANCH", "SC2086"),
+    (
+        "zizmor",
+        ".github/workflows/deploy.yml",
+        '"$DEPLOY_HOST" "$VERSION"',
+        '"$DEPLOY_HOST" ${{ inputs.version }}',
+        "template-injection",
+    ),
+    (
+        "zizmor",
+        ".github/workflows/ci.yml",
+        "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
+        "@v7",
+        "unpinned-uses",
+    ),
+    ("zizmor", ".github/workflows/ci.yml", "        with:\n          persist-credentials: false\n", "", "artipacked"),
+    ("zizmor", ".github/workflows/deploy.yml", "permissions: {}\n", "", "excessive-permissions"),
+    (
+        "zizmor",
+        ".github/actions/python/action.yml",
+        "@20cfd1bf945f4377ade1205e4dbc17946fc9a30d # v10.0.1",
+        "@v10",
+        "unpinned-uses",
+    ),
+    ("zizmor", ".github/dependabot.yml", "    cooldown: {default-days: 7}\n", "", "dependabot-cooldown"),
+    ("check-jsonschema", ".gitlab-ci.yml", "when: manual", "when: by hand", "by hand"),
+    ("check-jsonschema", ".gitlab-ci.yml", "build-image:\n", "image:\n", "$.image"),
+    ("check-jsonschema", ".github/dependabot.yml", "interval: weekly", "interval: fortnightly", "fortnightly"),
+    (
+        "check-jsonschema",
+        "renovate.json",
+        '"minimumReleaseAge": "7 days"',
+        '"minimumReleaseAge": 7',
+        "minimumReleaseAge",
+    ),
     ("trivy config", "Dockerfile", None, "USER root\n", "DS-0002"),
     ("trivy secret", "deploy/nginx/upstream.conf", None, f"# ghp_{'Ab1Cd2Ef3G' * 4}\n"[:43] + "\n", "github-pat"),
 ]
@@ -60,11 +97,18 @@ def test_no_variant_has_a_finding(variants: Path, gate: str) -> None:
     assert GATES[gate](variants) == []
 
 
+@pytest.mark.parametrize("gate", ["actionlint", "zizmor", "yamllint"])
+def test_the_workflows_of_this_repository_have_no_finding(tmp_path: Path, gate: str) -> None:
+    shutil.copytree(ROOT / ".github", tmp_path / ".github")
+    assert GATES[gate](tmp_path) == []
+
+
 @pytest.mark.parametrize(("gate", "file", "right", "wrong", "finding"), DEFECTS)
 def test_a_planted_defect_is_found(
     render: Render, tmp_path: Path, gate: str, file: str, right: str | None, wrong: str, finding: str
 ) -> None:
-    service = copy(render(), tmp_path / "service")
+    gitlab = file in (".gitlab-ci.yml", "renovate.json")
+    service = copy(render(ci="gitlab") if gitlab else render(), tmp_path / "service")
     path = service / file
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     assert right is None or right in text

@@ -26,7 +26,14 @@ rules:
   document-start: disable  # each file holds one document
   comments: {min-spaces-from-content: 1}  # as in Dockerfiles, shell and nginx
   braces: {max-spaces-inside: 1}
+  truthy: {check-keys: false}  # `on` of a workflow
 """
+# By a schema that check-jsonschema brings, the files that it is of.
+SCHEMAS = {
+    "vendor.gitlab-ci": ".gitlab-ci.yml",
+    "vendor.dependabot": ".github/dependabot.yml",
+    "vendor.renovate": "renovate.json",
+}
 
 
 def ask(folder: Path, tool: str, *arguments: str | Path) -> list[str]:
@@ -86,6 +93,30 @@ def lint_composed(text: str, scratch: Path) -> list[str]:
     return compose_lint(scratch, scratch / "config")
 
 
+def actionlint(folder: Path) -> list[str]:
+    """Workflows of GitHub: expressions, inputs of actions, and by shellcheck the scripts in them."""
+    options = ["-no-color", "-oneline", f"-shellcheck={TOOLS / 'shellcheck'}", "-pyflakes="]
+    return ask(folder, "actionlint", *options, *files(folder, ".github/workflows/*.yml"))
+
+
+def zizmor(folder: Path) -> list[str]:
+    """Workflows, actions and Dependabot's file: what a stranger could make of them."""
+    options = ["--offline", "--no-config", "--no-progress", "--quiet", "--strict-collection", "--color=never"]
+    return ask(folder, "zizmor", *options, *files(folder, ".github/**/*.yml"))
+
+
+def check_jsonschema(folder: Path) -> list[str]:
+    """Files of GitLab CI, Dependabot and Renovate, by the schemas of those."""
+    found = {schema: sorted(folder.rglob(pattern)) for schema, pattern in SCHEMAS.items()}
+    assert any(found.values()), f"there is nothing like {' or '.join(SCHEMAS.values())} to look at"
+    return [
+        line
+        for schema, paths in found.items()
+        if paths
+        for line in ask(folder, "check-jsonschema", f"--builtin-schema={schema}", "--color=never", *paths)
+    ]
+
+
 def trivy(folder: Path, *command: str) -> list[str]:
     # The checks are those in the binary: newer ones would come from a registry, and change under us.
     options = ["--exit-code=1", "--quiet", "--skip-version-check", f"--cache-dir={ROOT / 'build' / 'trivy'}"]
@@ -107,6 +138,9 @@ GATES: dict[str, Callable[[Path], list[str]]] = {
     "shellcheck": shellcheck,
     "yamllint": yamllint,
     "compose-lint": compose_lint,
+    "actionlint": actionlint,
+    "zizmor": zizmor,
+    "check-jsonschema": check_jsonschema,
     "trivy config": trivy_config,
     "trivy secret": trivy_secret,
 }

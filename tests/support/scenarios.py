@@ -77,8 +77,9 @@ def rename_question(folder: Path) -> None:
             text = re.sub(r"""(["'])memory_mb\1""", '"memory"', text)
             text = text.replace("check('memory_mb')", "check('memory')").replace('check("memory")', "check('memory')")
         (folder / path).write_text(text, encoding="utf-8")
-    for file in (folder / "{{cookiecutter.project_slug}}").rglob("*.ini"):
-        file.write_text(file.read_text().replace("cookiecutter.memory_mb", "cookiecutter.memory"))
+    for pattern in ("*.ini", "*.yaml"):
+        for file in (folder / "{{cookiecutter.project_slug}}").rglob(pattern):
+            file.write_text(file.read_text().replace("cookiecutter.memory_mb", "cookiecutter.memory"))
     version = re.search(r'"__version": "(\d+\.\d+\.)(\d+)"', (folder / "cookiecutter.json").read_text())
     assert version
     notes = folder / "docs" / "upgrade" / f"{version[1]}{int(version[2]) + 1}.toml"

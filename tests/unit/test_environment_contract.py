@@ -138,6 +138,22 @@ OTHERS = {
     "ON_ERROR_STOP": "a variable of psql",
     "TG_OP": "a variable of triggers",
     "RESTORED": "set by who follows docs/backup.md",
+    "CI": "a heading",
+    "CI_*": "GitLab tells its jobs",
+    "GITLAB_USER_*": "GitLab tells its jobs",
+    "GITHUB_*": "GitHub tells its jobs",
+    "RUNNER_TEMP": "GitHub tells its jobs",
+    "DEPLOY_*": "set in GitHub or GitLab: how a release reaches the host",
+    "REGISTRY*": "set in GitHub or GitLab: who may push images",
+    "TEMPLATE_*_TOKEN": "set in GitHub or GitLab: who may read the template, and push its news",
+    "BRANCH": "of a job of CI's own",
+    "DIGEST": "of a job of CI's own",
+    "IMAGE": "of a job of CI's own",
+    "MAY_CHANGE_WORKFLOWS": "of a job of CI's own",
+    "DOCKER_TLS_CERTDIR": "Docker's image reads it",
+    "GH_TOKEN": "gh reads it",
+    "PIP_CACHE_DIR": "pip reads it",
+    "SSH_ORIGINAL_COMMAND": "sshd tells what was asked for",
 }
 ASIDE = "tests/"  # made-up names are what tests are for
 

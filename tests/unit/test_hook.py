@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -93,7 +94,7 @@ def test_it_finishes_a_service(
     """In a folder with every file of the template and the two that `make_env` needs rendered."""
     for path in [*hook.KEEP, "scripts/make_env.py", "app/capacity.py"]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes((SERVICE / path).read_bytes())
+        (shutil.copytree if (SERVICE / path).is_dir() else shutil.copy)(SERVICE / path, tmp_path / path)
     (tmp_path / "app" / "service.json").write_bytes((render() / "app" / "service.json").read_bytes())
     answers = json.loads((render() / ".template.json").read_text(encoding="utf-8"))["answers"]
 
