@@ -145,6 +145,7 @@ def test_a_caller_s_environment_beats_the_env_file(fresh: Path, environ: dict[st
     assert (tmp_path / "elsewhere.db").exists()
 
 
+@pytest.mark.with_all
 def test_the_sample_can_be_deleted(fresh: Path, environ: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "without"
     shutil.copytree(fresh, folder, ignore=shutil.ignore_patterns(".uv", ".venv", "instance"))
