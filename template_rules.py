@@ -135,8 +135,8 @@ def count(context: Mapping[str, str], what: str) -> str:
         "pool_of_each": max(1, plan.pooled(replicas) // 3),  # two poolers, and one that is being replaced
         "workers": plan.workers,
         "in_flight": max(1, plan.workers * plan.threads * 7 // 10),  # of what an instance can have in hand
-        # Halfway from what its workers need to all it has: under that, it would count as full when it starts.
-        "memory_target": max(80, (plan.memory_mb + limits.memory_mb) * 50 // limits.memory_mb),
+        # In a small instance, halfway from what its workers need to all it has: it is not full when it starts.
+        "memory_target": max(limits.memory_mb * 8 // 10, (plan.memory_mb + limits.memory_mb) // 2),
         "min_replicas": min(3, replicas),
     }
     return str(counts[what])
