@@ -16,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SLUG: str = json.loads((HERE.parents[1] / "app" / "service.json").read_text(encoding="utf-8"))["slug"]
+VERSION = "app.kubernetes.io/version"  # a label of the pods
+REVISION = "deployment.kubernetes.io/revision"  # by which Kubernetes counts what a Deployment was
 MANAGER = "--field-manager=release.py"
 DIGEST = re.compile(r"(?P<name>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})")
 TAG = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")  # of an image, and the value of a label
@@ -91,7 +94,8 @@ class Environment:
         """The overlay's manifests with this image in them, by kind and name."""
         name, digest = image.split("@")
         # Of the pods of the service, and of these alone: a label more would start others anew with each release.
-        add_version = {"op": "add", "path": "/spec/template/metadata/labels/app.kubernetes.io~1version", "value": version}
+        path = f"/spec/template/metadata/labels/{VERSION.replace('/', '~1')}"
+        add_version = {"op": "add", "path": path, "value": version}
         with tempfile.TemporaryDirectory() as scratch:
             here = Path(scratch).resolve()
             kustomization = {
@@ -140,24 +144,64 @@ class Environment:
     def revision(self) -> str:
         """Of what the Deployment is at."""
         notes: dict[str, str] = self.ask("deployment", SLUG).get("metadata", {}).get("annotations", {})
-        return notes.get("deployment.kubernetes.io/revision", "")
+        return notes.get(REVISION, "")
+
+    def running(self) -> tuple[str, str]:
+        """The version that the Deployment is at, and its image.
+
+        Raises:
+            Failure: there is none.
+        """
+        found = self.ask("deployment", SLUG)
+        if not found:
+            raise Failure(f"nothing was released to {self.namespace} yet: make deploy VERSION=1.2.3")
+        template = found["spec"]["template"]
+        image = next(one["image"] for one in template["spec"]["containers"] if one["name"] == "app")
+        return template["metadata"]["labels"].get(VERSION, "unknown"), image
 
     def wait_for_rollout(self, name: str) -> None:
         self.kubectl("rollout", "status", f"deployment/{name}", f"--timeout={self.patience}s", show=True)
 
     def show_pods(self) -> None:
         """How the pods are, the newest last, and what the newest of the service has to say."""
-        pods = f"app.kubernetes.io/name={SLUG},app.kubernetes.io/component=web"
-        self.kubectl("get", "pods", f"--selector={pods}", "--sort-by=.metadata.creationTimestamp", show=True)
-        newest = self.kubectl("get", "pods", f"--selector={pods}", "--sort-by=.metadata.creationTimestamp", "--output=name")
+        selector = f"--selector=app.kubernetes.io/name={SLUG},app.kubernetes.io/component=web"
+        pods = ["get", "pods", selector, "--sort-by=.metadata.creationTimestamp"]
+        self.kubectl(*pods, show=True)
+        newest = self.kubectl(*pods, "--output=name")
         if newest:
             with suppress(Failure):
                 self.kubectl("logs", newest.split()[-1], "--container=app", "--tail=20", show=True)
 
     def undo(self, to: str = "0") -> None:
-        """Back to a revision; 0 is the one before."""
+        """Lead the Deployment back to a revision; 0 is the one before."""
         self.kubectl("rollout", "undo", f"deployment/{SLUG}", f"--to-revision={to}")
-        self.wait_for_rollout(SLUG)
+
+    def forget(self, revision: str) -> None:
+        """Have no rollback ever go to a revision that failed."""
+        sets = self.kubectl("get", "replicasets", f"--selector=app.kubernetes.io/name={SLUG}", "--output=json")
+        for one in json.loads(sets)["items"]:
+            if one["metadata"].get("annotations", {}).get(REVISION) == revision and one["spec"]["replicas"] == 0:
+                self.kubectl("delete", "replicaset", one["metadata"]["name"])
+
+    def roll(self, change: Callable[[], None]) -> None:
+        """Change the Deployment, and have it as before if that does not serve."""
+        before = self.revision()
+        try:
+            change()
+            self.wait_for_rollout(SLUG)
+            version, image = self.running()
+            self.run_job(f"{SLUG}-smoke", self.render(image, version)[f"Job/{SLUG}-smoke"])
+        except Failure as failure:
+            self.show_pods()
+            failed = self.revision()
+            if not before or failed == before:
+                then = "its pods are those of before" if before else "nothing ran before"
+                raise Failure(f"{failure}; {then}") from None
+            self.undo(before)
+            self.wait_for_rollout(SLUG)
+            self.forget(failed)
+            raise Failure(f"{failure}; what ran before is back") from None
+        print(f"{version} serves")
 
 
 def deploy(environment: Environment, version: str) -> None:
@@ -175,18 +219,7 @@ def deploy(environment: Environment, version: str) -> None:
     environment.wait_for_secret()
     environment.wait_for_rollout(f"{SLUG}-pgbouncer")
     environment.run_job(f"{SLUG}-migrate", manifests[migrate])
-    before = environment.revision()
-    try:
-        environment.apply(manifests[web])
-        environment.wait_for_rollout(SLUG)
-        environment.run_job(f"{SLUG}-smoke", manifests[smoke])
-    except Failure as failure:
-        environment.show_pods()
-        if before and before != environment.revision():
-            environment.undo(before)
-            raise Failure(f"{failure}; what ran before is back") from None
-        raise Failure(f"{failure}; {'its pods are those of before' if before else 'nothing ran before'}") from None
-    print(f"{label} serves")
+    environment.roll(lambda: environment.apply(manifests[web]))
 
 
 def preview(environment: Environment, manifests: dict[str, str], *last: str) -> None:
@@ -206,22 +239,17 @@ def rollback(environment: Environment) -> None:
     if environment.dry_run:
         environment.kubectl("rollout", "undo", f"deployment/{SLUG}", "--dry-run=server", show=True)
         return
-    environment.undo()
-    status(environment)
+    environment.running()
+    environment.roll(environment.undo)
 
 
 def status(environment: Environment) -> None:
-    """Which release serves, and how its pods are."""
-    found = environment.ask("deployment", SLUG)
-    if not found:
-        raise Failure(f"nothing was released to {environment.namespace} yet: make deploy VERSION=1.2.3")
-    template = found["spec"]["template"]
-    version = template["metadata"]["labels"].get("app.kubernetes.io/version", "unknown")
-    image = next(one["image"] for one in template["spec"]["containers"] if one["name"] == "app")
-    ready = found.get("status", {}).get("readyReplicas", 0)
-    print(f"{version} ({image}): {ready} of {found['spec']['replicas']} ready in {environment.namespace}")
-    pods = ["--selector", f"app.kubernetes.io/name={SLUG}", "--label-columns=app.kubernetes.io/version"]
-    environment.kubectl("get", "pods,horizontalpodautoscalers", *pods, show=True)
+    """Print which release the Deployment is at, and how its pods are."""
+    version, image = environment.running()
+    print(f"{version} ({image}) in {environment.namespace}")
+    pods = [f"--selector=app.kubernetes.io/name={SLUG}", f"--label-columns={VERSION}"]
+    environment.kubectl("get", "pods", *pods, show=True)
+    environment.kubectl("get", "horizontalpodautoscaler", SLUG, show=True)
     environment.kubectl("rollout", "history", f"deployment/{SLUG}", show=True)
 
 
