@@ -92,6 +92,8 @@ class Environment:
 
     def render(self, image: str, version: str) -> dict[str, str]:
         """The overlay's manifests with this image in them, by kind and name."""
+        if not DIGEST.fullmatch(image):
+            raise Failure(f"{image} is no image by digest")
         name, digest = image.split("@")
         # Of the pods of the service, and of these alone: a label more would start others anew with each release.
         path = f"/spec/template/metadata/labels/{VERSION.replace('/', '~1')}"
