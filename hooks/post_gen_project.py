@@ -26,22 +26,27 @@ KEEP: dict[str, dict[str, set[str]]] = {
     "docs/decisions/worker-class-gevent.md": {"worker_class": {"gevent"}},
     "docs/decisions/worker-class-asgi.md": {"worker_class": {"asgi"}},
     ".github": {"ci": {"github"}},
+    ".github/workflows/deploy-compose.yml": {"platform": {"compose"}},
+    ".github/workflows/deploy-kubernetes.yml": {"platform": {"kubernetes"}},
     "docs/ci-github.md": {"ci": {"github"}},
     ".gitlab-ci.yml": {"ci": {"gitlab"}},
+    ".gitlab": {"ci": {"gitlab"}},
+    ".gitlab/deploy-compose.yml": {"platform": {"compose"}},
+    ".gitlab/deploy-kubernetes.yml": {"platform": {"kubernetes"}},
     "renovate.json": {"ci": {"gitlab"}},
     "docs/ci-gitlab.md": {"ci": {"gitlab"}},
-    "deploy/compose/from-ci.sh": {"ci": {"github", "gitlab"}},
     "scripts/template_branch.py": {"ci": {"github", "gitlab"}},
 }
 
 
 def unneeded(answers: Mapping[str, str]) -> list[str]:
-    """The paths of `KEEP` that these answers do not need."""
-    return [
+    """The paths of `KEEP` that these answers do not need; of what is in a folder that goes, the folder alone."""
+    paths = [
         path
         for path, needs in KEEP.items()
         if not all(answers[question] in allowed for question, allowed in needs.items())
     ]
+    return [path for path in paths if not any(str(folder) in paths for folder in Path(path).parents)]
 
 
 def remove(root: Path, paths: list[str]) -> None:

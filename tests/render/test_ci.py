@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from support import gates
+from support.answers import CHOICES
 from support.ci import Done, GitHub, GitLab, gitlab_job
 from support.git import ENVIRON, git
 from support.service import clean_environ
@@ -178,8 +179,9 @@ def test_an_image_is_pushed_from_no_merge_request_and_each_registry_gets_its_own
 def test_shellcheck_finds_nothing_in_a_script_for_gitlab(render: Render, tmp_path: Path, job: str) -> None:
     """What git expands itself stands in single quotes."""
     head = ["#!/bin/bash", "# shellcheck disable=SC2016", "set -eo pipefail"]
-    script = "\n".join([*head, *gitlab_job(render(ci="gitlab"), job)["script"]])
-    (tmp_path / "script.sh").write_text(script + "\n")
+    for platform in CHOICES["platform"]:
+        script = "\n".join([*head, *gitlab_job(render(ci="gitlab", platform=platform), job)["script"]])
+        (tmp_path / f"{platform}.sh").write_text(script + "\n")
     assert gates.shellcheck(tmp_path) == []
 
 
@@ -219,6 +221,47 @@ def test_a_deploy_asks_the_host_for_the_release_and_knows_the_host_by_its_key(
     options = ["-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"]
     assert done.stdout.splitlines() == [*options, "app@host", version]
     assert "our key" in done.stderr
+
+
+PYTHON = """#!/bin/sh
+echo "$*"
+cat "$KUBECONFIG"
+"""
+
+
+@pytest.mark.parametrize(
+    ("ci", "version", "asked"),
+    [
+        ("github", "1.2.3 $(id)", "deploy -- 1.2.3 $(id)"),
+        ("github", "rollback", "rollback"),
+        ("gitlab", "1.2.3", "deploy 1.2.3"),
+    ],
+)
+def test_a_deploy_to_a_cluster_is_the_command_of_a_person(
+    render: Render, tmp_path: Path, ci: str, version: str, asked: str
+) -> None:
+    """With a `python3` that says what it was given, and a `docker` that says who logs in."""
+    service = render(ci=ci, platform="kubernetes", container_registry="registry.example.com/acme")
+    (tmp_path / "bin").mkdir()
+    for name, script in {"python3": PYTHON, "docker": DOCKER}.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    environ = {**ENVIRON, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    if ci == "github":
+        values = {"secrets.DEPLOY_KUBECONFIG": "our cluster", "runner.temp": str(tmp_path), "inputs.version": version}
+        done = GitHub(tmp_path, values).run(service, "production", environ)
+    else:
+        (tmp_path / "kubeconfig").write_text("our cluster\n")
+        own = {
+            "DEPLOY_KUBECONFIG": str(tmp_path / "kubeconfig"),
+            "CI_COMMIT_TAG": f"v{version}",
+            "CI_COMMIT_SHA": "f00d",
+        }
+        own |= {"CI_REGISTRY": "registry.gitlab.com", "REGISTRY_USERNAME": "us", "REGISTRY_PASSWORD": "ours"}
+        done = GitLab(tmp_path).run(service, "deploy", {**environ, **own})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2:] == [f"deploy/kubernetes/release.py {asked}", "our cluster"]
+    assert (tmp_path / "kubeconfig").stat().st_mode & 0o777 == 0o600
 
 
 # The host

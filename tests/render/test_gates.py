@@ -39,7 +39,7 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
     ("actionlint", ".github/workflows/template.yml", '"refs/heads/$BRANCH"', "refs/heads/$BRANCH", "SC2086"),
     (
         "zizmor",
-        ".github/workflows/deploy.yml",
+        ".github/workflows/deploy-compose.yml",
         '"$DEPLOY_HOST" "$VERSION"',
         '"$DEPLOY_HOST" ${{ inputs.version }}',
         "template-injection",
@@ -52,7 +52,7 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
         "unpinned-uses",
     ),
     ("zizmor", ".github/workflows/ci.yml", "        with:\n          persist-credentials: false\n", "", "artipacked"),
-    ("zizmor", ".github/workflows/deploy.yml", "permissions: {}\n", "", "excessive-permissions"),
+    ("zizmor", ".github/workflows/deploy-compose.yml", "permissions: {}\n", "", "excessive-permissions"),
     (
         "zizmor",
         ".github/actions/python/action.yml",
@@ -61,7 +61,7 @@ DEFECTS: list[tuple[str, str, str | None, str, str]] = [
         "unpinned-uses",
     ),
     ("zizmor", ".github/dependabot.yml", "    cooldown: {default-days: 7}\n", "", "dependabot-cooldown"),
-    ("check-jsonschema", ".gitlab-ci.yml", "when: manual", "when: by hand", "by hand"),
+    ("check-jsonschema", ".gitlab/deploy-compose.yml", "when: manual", "when: by hand", "by hand"),
     ("check-jsonschema", ".gitlab-ci.yml", "build-image:\n", "image:\n", "$.image"),
     ("check-jsonschema", ".github/dependabot.yml", "interval: weekly", "interval: fortnightly", "fortnightly"),
     (
@@ -107,7 +107,7 @@ def test_the_workflows_of_this_repository_have_no_finding(tmp_path: Path, gate: 
 def test_a_planted_defect_is_found(
     render: Render, tmp_path: Path, gate: str, file: str, right: str | None, wrong: str, finding: str
 ) -> None:
-    gitlab = file in (".gitlab-ci.yml", "renovate.json")
+    gitlab = file.startswith(".gitlab") or file == "renovate.json"
     service = copy(render(ci="gitlab") if gitlab else render(), tmp_path / "service")
     path = service / file
     text = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -73,7 +73,10 @@ def github_job(folder: Path, job: str) -> dict[str, Any]:
 
 
 def gitlab_job(folder: Path, job: str) -> dict[str, Any]:
-    return dict(yaml.safe_load((folder / ".gitlab-ci.yml").read_text())[job])
+    jobs: dict[str, Any] = {}
+    for path in (folder / ".gitlab-ci.yml", *(folder / ".gitlab").glob("*.yml")):
+        jobs |= yaml.safe_load(path.read_text())
+    return dict(jobs[job])
 
 
 def execute(command: list[str], folder: Path, environ: Mapping[str, str]) -> Done:

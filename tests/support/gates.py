@@ -30,9 +30,9 @@ rules:
 """
 # By a schema that check-jsonschema brings, the files that it is of.
 SCHEMAS = {
-    "vendor.gitlab-ci": ".gitlab-ci.yml",
-    "vendor.dependabot": ".github/dependabot.yml",
-    "vendor.renovate": "renovate.json",
+    "vendor.gitlab-ci": (".gitlab-ci.yml", ".gitlab/*.yml"),
+    "vendor.dependabot": (".github/dependabot.yml",),
+    "vendor.renovate": ("renovate.json",),
 }
 
 
@@ -107,8 +107,10 @@ def zizmor(folder: Path) -> list[str]:
 
 def check_jsonschema(folder: Path) -> list[str]:
     """Files of GitLab CI, Dependabot and Renovate, by the schemas of those."""
-    found = {schema: sorted(folder.rglob(pattern)) for schema, pattern in SCHEMAS.items()}
-    assert any(found.values()), f"there is nothing like {' or '.join(SCHEMAS.values())} to look at"
+    found = {
+        schema: sorted(path for pattern in SCHEMAS[schema] for path in folder.rglob(pattern)) for schema in SCHEMAS
+    }
+    assert any(found.values()), f"there is nothing like {SCHEMAS} to look at"
     return [
         line
         for schema, paths in found.items()
