@@ -15,6 +15,7 @@ import tokenize
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,7 @@ OTHERS = {
     "DIGEST": "of a job of CI's own",
     "IMAGE": "of a job of CI's own",
     "MAY_CHANGE_WORKFLOWS": "of a job of CI's own",
+    "KUBECONFIG": "kubectl reads it",
     "DOCKER_TLS_CERTDIR": "Docker's image reads it",
     "GH_TOKEN": "gh reads it",
     "PIP_CACHE_DIR": "pip reads it",
@@ -241,9 +243,9 @@ def test_the_page_about_the_settings_is_what_the_code_prints(render: Render, var
 def files(render: Render) -> Files:
     """Every file that a service may have, whatever the answers."""
     each = [{name: choice} for name, choices in CHOICES.items() for choice in choices]
-    return {
-        path: text for answers in [*VARIANTS.values(), *each] for path, text in read_files(render(**answers)).items()
-    }
+    pairs = [{"platform": platform, "ci": ci} for platform, ci in product(CHOICES["platform"], CHOICES["ci"])]
+    some = [*VARIANTS.values(), *each, *pairs]
+    return {path: text for answers in some for path, text in read_files(render(**answers)).items()}
 
 
 def test_every_row_is_about_a_file_that_is_there(files: Files) -> None:

@@ -100,8 +100,9 @@ def test_it_finishes_a_service(
 
     hook.main(answers, tmp_path)
 
-    gone = hook.unneeded(answers)
-    assert {path for path in hook.KEEP if not (tmp_path / path).exists()} == set(gone)
+    gone = {tmp_path / path for path in hook.unneeded(answers)}
+    left_out = {path for path in hook.KEEP if gone & {tmp_path / path, *(tmp_path / path).parents}}
+    assert {path for path in hook.KEEP if not (tmp_path / path).exists()} == left_out
     assert "SECRET_KEY=" in (tmp_path / ".env").read_text()
     assert "make run" in capsys.readouterr().out
 
