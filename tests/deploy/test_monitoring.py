@@ -57,6 +57,7 @@ def monitored(stack: Stack) -> Iterator[Stack]:
     stack.compose("up", "--detach", "--wait", "--no-recreate", "--scale=app=1", "app")
 
 
+@pytest.mark.with_all
 def test_prometheus_sees_every_instance(monitored: Stack) -> None:
     prometheus: Client = monitored.container("prometheus")
     prometheus.port = 9090
@@ -69,6 +70,7 @@ def test_prometheus_sees_every_instance(monitored: Stack) -> None:
     assert answer[0]["value"][1] == "2"
 
 
+@pytest.mark.with_all
 def test_grafana_finds_prometheus(monitored: Stack) -> None:
     (source,) = yaml.safe_load((monitored.folder / SOURCES).read_text())["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
@@ -84,6 +86,7 @@ def test_its_data_source_is_asked_about_as_often_as_there_is_news(render: Render
     assert source["jsonData"]["timeInterval"] == scrape
 
 
+@pytest.mark.with_all
 def test_the_stores_and_the_edge_are_not_for_monitoring(monitored: Stack) -> None:
     for service in ("prometheus", "grafana"):
         (network,) = monitored.container(service).state["NetworkSettings"]["Networks"]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from deploy.conftest import Builder
 from support.docker import Docker
 from support.service import wait_for
+
+pytestmark = pytest.mark.with_all
 
 
 def test_postgres_makes_the_user_and_runs_what_is_in_its_folder(

@@ -39,6 +39,8 @@ VARIANTS = {
     for size in (SIZES if worker_class == QUESTIONS["worker_class"][0] else [SIZES[0], SIZES[-1]])
 }
 DEFAULT = "gthread-1"
+FEW = (DEFAULT, "gthread-0.25", f"{QUESTIONS['worker_class'][-1]}-8")  # the rest with --all
+EACH = [pytest.param(name, marks=() if name in FEW else pytest.mark.with_all) for name in VARIANTS]
 
 
 class Builds:
@@ -60,13 +62,14 @@ def builds(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Builds:
 
 
 @pytest.fixture(scope="session")
-def different(builds: Builds) -> list[Document]:
+def different(builds: Builds, pytestconfig: pytest.Config) -> list[Document]:
     """Every document that there is in any overlay of any variant, once."""
-    texts = [builds(name, overlay) for name in VARIANTS for overlay in OVERLAYS]
+    names = VARIANTS if pytestconfig.getoption("--all") else FEW
+    texts = [builds(name, overlay) for name in names for overlay in OVERLAYS]
     return list({json.dumps(document): document for text in texts for document in read(text)}.values())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_overlay_agrees_with_itself_and_with_the_service(
     builds: Builds, render: Render, name: str, overlay: str
