@@ -242,7 +242,7 @@ def test_without_kubectl_it_says_so(stage: Stage) -> None:
 @pytest.mark.parametrize("platform", QUESTIONS["platform"])
 @pytest.mark.parametrize("target", ["deploy", "rollback", "status"])
 def test_make_has_the_same_commands_on_every_platform(render: Render, platform: str, target: str) -> None:
-    command = ["make", "--dry-run", target, "VERSION=1.2.3", "ARGS=--patience 120"]
+    command = ["make", "--no-print-directory", "--dry-run", target, "VERSION=1.2.3", "ARGS=--patience 120"]
     done = subprocess.run(command, cwd=render(platform=platform), capture_output=True, text=True, check=True)
     version = "1.2.3 " if target == "deploy" else ""
     assert done.stdout.endswith(f" deploy/{platform}/release.py {target} {version}--patience 120\n")

@@ -77,7 +77,7 @@ def rename_question(folder: Path) -> None:
             text = re.sub(r"""(["'])memory_mb\1""", '"memory"', text)
             text = text.replace("check('memory_mb')", "check('memory')").replace('check("memory")', "check('memory')")
         (folder / path).write_text(text, encoding="utf-8")
-    for pattern in ("*.ini", "*.yaml"):
+    for pattern in ("*.ini", "*.yaml", "*.md"):
         for file in (folder / "{{cookiecutter.project_slug}}").rglob(pattern):
             file.write_text(file.read_text().replace("cookiecutter.memory_mb", "cookiecutter.memory"))
     version = re.search(r'"__version": "(\d+\.\d+\.)(\d+)"', (folder / "cookiecutter.json").read_text())
@@ -180,7 +180,11 @@ SCENARIOS: dict[str, Scenario] = {
     "a folder that moved": Scenario(
         [change("deploy/pgbouncer/pgbouncer.ini", "listen_port = 6432", "listen_port = 6543"), *TEAM_FILES],
         earlier=[append("README.md", "\n")],
-        template=[move("deploy/pgbouncer", "deploy/pooler")],
+        template=[
+            move("deploy/pgbouncer", "deploy/pooler"),
+            change("../hooks/post_gen_project.py", '"deploy/pgbouncer/kubernetes', '"deploy/pooler/kubernetes'),
+            change("../hooks/post_gen_project.py", '"deploy/pgbouncer/kustomization', '"deploy/pooler/kustomization'),
+        ],
         has={"deploy/pooler/pgbouncer.ini": ["listen_port = 6543"], "deploy/pgbouncer/ours.txt": b"ours\n"},
         gone=["deploy/pgbouncer/pgbouncer.ini"],
     ),
