@@ -74,6 +74,7 @@ def test_a_thousand_posts_around_every_limit_are_all_answered(start: Start, tmp_
     ("client", "server", "outcome"),
     [("balancer_idle", "proxy_idle", "cut off"), ("upstream_idle", "keepalive", "502")],
 )
+@pytest.mark.with_all
 def test_with_two_steps_of_the_ladder_exchanged_some_are_lost(
     start: Start, tmp_path: Path, client: str, server: str, outcome: str
 ) -> None:

@@ -28,6 +28,7 @@ CANNOT = {
     "no such option": (("{name}", "{name}?bogus=1"), 'invalid connection option "bogus". Mend its URL'),
     "no such port": ((":{port}", ":99999"), "at 127.0.0.1:99999: invalid port number"),
 }
+FEW = ("another password", "nobody listens")  # the others with --all
 MALFORMED = {
     "a word": WRONG,
     "another database": f"mysql://app:{WRONG}@db/app",
@@ -49,7 +50,9 @@ def run(service: Service, *arguments: str) -> tuple[int, list[str], list[str]]:
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
-@pytest.mark.parametrize("name", CANNOT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FEW else pytest.mark.with_all) for name in CANNOT]
+)
 def test_a_database_that_cannot_be_used_is_told_in_one_line(
     name: str, folder: Path, venv: Path, tmp_path: Path, database: str, postgres_server: Postgres
 ) -> None:

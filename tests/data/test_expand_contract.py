@@ -209,6 +209,7 @@ def test_the_example_of_the_page_is_noticed_by_nobody(
     assert "name" not in [name for name, _ in postgres_server.sql(columns, first.url)]
 
 
+@pytest.mark.with_all
 def test_each_release_of_the_page_is_whole(releases: list[tuple[Release, list[str]]]) -> None:
     """Its models and its migrations agree; SQLite goes up and down with them all, and the linter passes them."""
     test = "tests/test_migrations.py::test_"

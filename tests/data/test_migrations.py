@@ -239,6 +239,7 @@ def test_a_newer_schema_is_left_as_it_is_and_another_programs_is_refused(trial: 
     assert "has no table idempotency_keys, items: it is another program's" in error(output)
 
 
+@pytest.mark.with_all
 def test_the_other_commands_work_too(trial: Trial) -> None:
     before = trial.newest
     trial.write("t1", INDEX, "Find items by name")

@@ -67,6 +67,7 @@ def run(service: Path, job: str, tmp_path: Path, worker_id: str) -> Done:
     return runner.run(service, job, environ)
 
 
+@pytest.mark.with_all
 @ON["github"]
 def test_lint_passes_a_new_service_and_no_fault(service: Path, tmp_path: Path, worker_id: str) -> None:
     done = run(service, "lint", tmp_path, worker_id)

@@ -75,6 +75,7 @@ def test_a_change_that_reaches_no_service_says_so(template: Path) -> None:
     assert [*found] == [*GOLDEN]
 
 
+@pytest.mark.with_all
 def test_a_service_of_new_answers_is_compared_with_what_it_was_without_them(template: Path) -> None:
     newest = (template / "cookiecutter.json").read_text()
     older = newest.replace(', "asgi"]', "]")

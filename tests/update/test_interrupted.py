@@ -59,7 +59,7 @@ def moments(when: str, count: int, longest: float) -> list[float]:
     return sorted(chance.uniform(0, longest) for _ in range(count))
 
 
-@pytest.mark.parametrize("when", [ANYWHERE, LAST_STEP])
+@pytest.mark.parametrize("when", [ANYWHERE, pytest.param(LAST_STEP, marks=pytest.mark.with_all)])
 def test_kill_9_leaves_the_tree_as_it_was_or_merged_and_a_second_run_works(
     service: Live, when: str, request: pytest.FixtureRequest
 ) -> None:

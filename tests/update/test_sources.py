@@ -22,6 +22,8 @@ from support.git import git
 from support.releases import SCRIPT, Live, Template, updating_environ
 from support.template import SERVICE, load
 
+pytestmark = pytest.mark.with_all
+
 
 def source_of(service: Live) -> str:
     return str(json.loads((service.folder / ".template.json").read_text())["source"])
