@@ -125,11 +125,21 @@ def load_capacity() -> dict[str, Any]:
 
 
 def count(context: Mapping[str, str], what: str) -> str:
-    """What a method of `Plan` in `app/capacity.py` works out for these answers; by its path it leaves nothing behind."""
+    """A number that follows from `app/capacity.py` for these answers; loaded by its path it leaves nothing behind."""
     capacity = load_capacity()
     limits = capacity["Limits"](float(context["cpus"]), int(context["memory_mb"]), "")
-    plan = capacity["plan"](limits, context["worker_class"])
-    return str(getattr(plan, what)(int(context["max_replicas"])))
+    plan, replicas = capacity["plan"](limits, context["worker_class"]), int(context["max_replicas"])
+    counts = {
+        "connections": plan.connections(replicas),
+        "pooled": plan.pooled(replicas),
+        "pool_of_each": max(1, plan.pooled(replicas) // 3),  # two poolers, and one that is being replaced
+        "workers": plan.workers,
+        "in_flight": max(1, plan.workers * plan.threads * 7 // 10),  # of what an instance can have in hand
+        # In a small instance, halfway from what its workers need to all it has: it is not full when it starts.
+        "memory_target": max(limits.memory_mb * 8 // 10, (plan.memory_mb + limits.memory_mb) // 2),
+        "min_replicas": min(3, replicas),
+    }
+    return str(counts[what])
 
 
 def record(context: Mapping[str, object]) -> str:

@@ -13,6 +13,14 @@ from pathlib import Path
 
 # A path of the service, and the answers one of which it needs. What is not listed is always there.
 KEEP: dict[str, dict[str, set[str]]] = {
+    "deploy/compose": {"platform": {"compose"}},
+    "docs/compose.md": {"platform": {"compose"}},
+    "docs/host.md": {"platform": {"compose"}},
+    "deploy/kubernetes": {"platform": {"kubernetes"}},
+    "deploy/nginx/kustomization.yaml": {"platform": {"kubernetes"}},
+    "deploy/pgbouncer/kubernetes.ini": {"platform": {"kubernetes"}},
+    "deploy/pgbouncer/kustomization.yaml": {"platform": {"kubernetes"}},
+    "docs/kubernetes.md": {"platform": {"kubernetes"}},
     "docs/decisions/worker-class-gthread.md": {"worker_class": {"gthread"}},
     "docs/decisions/worker-class-sync.md": {"worker_class": {"sync"}},
     "docs/decisions/worker-class-gevent.md": {"worker_class": {"gevent"}},

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ import pytest
 
 from support.answers import CHOICES, VARIANTS
 from support.git import listed, would_track
+from support.settings import Variable, read_settings
 from support.template import SERVICE, Render
 
 Files = Mapping[str, str]  # the path of a file of the service, and its text
@@ -156,27 +156,6 @@ PROMISED = {
     *("WEB_CONCURRENCY", "GUNICORN_WORKERS", "GUNICORN_WORKER_CLASS", "GUNICORN_THREADS"),
     *("GUNICORN_BIND", "GUNICORN_LOGLEVEL"),
 }
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable that `app/settings.py` reads, and the field of `Settings` that it fills."""
-
-    name: str
-    field: str
-    secret: bool
-
-
-def read_settings(source: str) -> list[Variable]:
-    """The fields of `Settings` that have a variable of their own."""
-    variables = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call):
-            name, call = node.value.args[:1], node.value
-            if ast.unparse(call.func) == "variable" and isinstance(name[0], ast.Constant):
-                secret = any(keyword.arg == "secret" for keyword in call.keywords)
-                variables.append(Variable(str(name[0].value), ast.unparse(node.target), secret))
-    return variables
 
 
 @cache

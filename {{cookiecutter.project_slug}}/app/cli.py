@@ -46,11 +46,12 @@ def end_in_a_line(app: Flask) -> None:
 
 @click.command
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def preflight(as_json: bool) -> None:
+@click.option("--skip", multiple=True, metavar="CHECK", help="Leave a check out: migrations, before they are run.")
+def preflight(as_json: bool, skip: tuple[str, ...]) -> None:
     """Check what a deploy would stumble over."""
     from app.preflight import examine, report
 
-    raise SystemExit(report(examine(current_app), as_json))
+    raise SystemExit(report(examine(current_app, skip), as_json))
 
 
 @click.command

@@ -1,8 +1,8 @@
-"""Roll a release out on this host, or back to the one before: `release.py deploy 1.2.3`, `release.py rollback`.
+"""Roll a release out on this host, or back to the one before: `release.py deploy 1.2.3`, `rollback`, `status`.
 
 One instance after the other is replaced: a new one must be ready before nginx is told of it, and only when nginx no
 longer sends anything to an old one does that stop. If one does not become ready, all is put back. Standard library only;
-docs/deploy.md has the rest.
+docs/compose.md has the rest.
 """
 
 from __future__ import annotations
@@ -61,8 +61,11 @@ class Host:
 
     def instances(self) -> list[str]:
         """Their containers, the oldest first."""
+        return self.ps("--quiet", "--no-trunc").split()[::-1]
+
+    def ps(self, *options: str) -> str:
         filters = [f"--filter=label=com.docker.compose.{label}" for label in self.labels]
-        return run("docker", "ps", "--all", "--quiet", "--no-trunc", *filters).split()[::-1]
+        return run("docker", "ps", "--all", *options, *filters)
 
     def version(self, instance: str) -> str:
         return run("docker", "inspect", "--format={{.Config.Image}}", instance).rpartition(":")[2]
@@ -176,14 +179,28 @@ def release(host: Host, version: str, record: dict[str, str], migrate: bool) -> 
     print(f"{version} serves" + (f"; before it: {former}" if former else ""))
 
 
+def status() -> None:
+    """Print which release serves, and its instances."""
+    record: dict[str, str] = json.loads((RECORD.read_text(encoding="utf-8") if RECORD.exists() else "") or "{}")
+    before = f"; before it: {record['former']}" if record.get("former") else ""
+    print(f"{record['current']} serves{before}" if record else "nothing was released here yet")
+    try:
+        print(Host(0).ps("--format=table {{.Names}}\t{{.Image}}\t{{.Status}}"))
+    except Failure as failure:
+        sys.exit(str(failure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="release.py", description="Roll a release out on this host, or back.")
-    parser.add_argument("action", choices=["deploy", "rollback"])
+    parser.add_argument("action", choices=["deploy", "rollback", "status"])
     parser.add_argument("version", nargs="?", default="", help="of the image to deploy, its tag")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds for an instance to be ready (60)")
     asked = parser.parse_args()
     if (asked.action == "deploy") != bool(asked.version):
-        parser.error("usage: release.py deploy VERSION, or release.py rollback")
+        parser.error("usage: release.py deploy VERSION, or release.py rollback, or release.py status")
+    if asked.action == "status":
+        status()
+        return
     with RECORD.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,6 +212,7 @@ def main() -> None:
         if not version:
             sys.exit("No release came before the one that runs: deploy one, make deploy VERSION=1.2.3")
         try:
+            run(sys.executable, "scripts/make_env.py")  # a release may want a secret more
             release(Host(asked.patience), version, record, migrate=asked.action == "deploy")
         except Failure as failure:
             sys.exit(str(failure))
