@@ -17,6 +17,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -37,7 +38,10 @@ RECIPE = Path(__file__).with_name("cluster")
 HOST, NODE = "198.18.0.1", "198.18.0.2"  # of the range that is for benchmarks, which nobody's network has
 PORT = "6443"
 SERVICES = "10.96.0.0/16"
-KUBERNETES = [f"kube-{name}" for name in ("apiserver", "controller-manager", "scheduler", "proxy")] + ["kubelet", "kubectl"]
+KUBERNETES = [f"kube-{name}" for name in ("apiserver", "controller-manager", "scheduler", "proxy")] + [
+    "kubelet",
+    "kubectl",
+]
 DEBIAN = ("etcd-server", "containerd", "containernetworking-plugins")
 OWN = ["dns", "pause", "policy"]
 CGROUPS = Path("/sys/fs/cgroup")
@@ -52,7 +56,8 @@ USERS = {
 }
 MEND = (
     "no cluster was named, and one can be brought up here only by root on Debian with Go (https://go.dev/dl/) and "
-    "cgroup v1 or v2. Name one: KUBECONFIG=~/.kube/config LOAD_IMAGE='kind load docker-image' make test-kubernetes"
+    "cgroup v1 or v2. Name one, and a registry that it reaches: "
+    "KUBECONFIG=~/.kube/config REGISTRY=registry.example.com/trial make test-kubernetes"
 )
 
 
@@ -80,19 +85,24 @@ class Cluster:
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
-    def load(self, docker: Docker, image: str) -> str:
-        """Give the nodes an image of the engine; the name, by its digest, under which they have it."""
+    def load(self, docker: Docker, image: str, name: str) -> str:
+        """Give the nodes an image of the engine; by its digest, the name that they know it by.
+
+        Args:
+            name: what manifests call it, without a tag.
+        """
         raise NotImplementedError
 
 
 @dataclass
 class Foreign(Cluster):
-    """A cluster that was there before us, whose nodes are given images by the command in LOAD_IMAGE."""
+    """A cluster that was there before us: what it runs comes from a registry, into which we may put images."""
 
-    def load(self, docker: Docker, image: str) -> str:
-        command = shlex.split(os.environ["LOAD_IMAGE"])
-        subprocess.run([*command, image], env=docker.environ, check=True)
-        return image
+    def load(self, docker: Docker, image: str, name: str) -> str:
+        pushed = f"{os.environ['REGISTRY']}/{name.rpartition('/')[2]}"
+        docker.run("tag", image, pushed)
+        docker.run("push", "--quiet", pushed)
+        return next(one for one in docker.inspect(pushed)["RepoDigests"] if one.startswith(f"{pushed}@"))
 
 
 @dataclass
@@ -105,13 +115,8 @@ class Node(Cluster):
 
     def command(self, *command: str | Path) -> list[str]:
         """A command as one gives it on the node."""
-        inside = ["nsenter", f"--target={self.init}", "--mount", "--net", "--uts", "--pid", "--ipc"]
+        inside = ["nsenter", f"--target={first(self.process)}", "--mount", "--net", "--uts", "--pid", "--ipc"]
         return [*inside, *map(str, command)]
-
-    @property
-    def init(self) -> int:
-        """The first process of the namespaces: the one child of `unshare`."""
-        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
 
     def run(self, *command: str | Path, **options: Any) -> str:
         """What a command prints on the node."""
@@ -119,7 +124,7 @@ class Node(Cluster):
             self.command(*command), env=self.environ, capture_output=True, text=True, check=False, **options
         )
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
+        return str(done.stdout).strip()
 
     def start(self, *command: str | Path) -> None:
         """Start a program that runs as long as the node; one that ends fails whoever waits for it."""
@@ -139,19 +144,14 @@ class Node(Cluster):
 
         wait_for(well, what, seconds)
 
-    def load(self, docker: Docker, image: str) -> str:
+    def load(self, docker: Docker, image: str, name: str) -> str:
         with subprocess.Popen(["docker", "save", image], env=docker.environ, stdout=subprocess.PIPE) as saving:
-            self.run("ctr", "--namespace=k8s.io", "images", "import", "-", stdin=saving.stdout)
+            said = self.run("ctr", "--namespace=k8s.io", "images", "import", "-", stdin=saving.stdout)
+        found = re.search(r"unpacking (\S+) \((sha256:\w+)\)", said)
         assert saving.returncode == 0
-        name = f"docker.io/{image}" + ("" if ":" in image else ":latest")
-        return self.by_digest(name)
-
-    def by_digest(self, name: str) -> str:
-        """Have an image of the node under its digest too, as if a registry had given it."""
-        lines = self.run("ctr", "--namespace=k8s.io", "images", "list", f"name=={name}").splitlines()
-        digest = lines[1].split()[2]
-        known = f"{name.rpartition(':')[0]}@{digest}"
-        self.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", name, known)
+        assert found is not None, said
+        known = name if "@" in name else f"{name}@{found[2]}"
+        self.run("ctr", "--namespace=k8s.io", "images", "tag", "--force", found[1], known)
         return known
 
 
@@ -197,7 +197,8 @@ def bring_up(programs: Path, debian: Path) -> Iterator[Node]:
     """A control plane and a node, of these programs; nothing of them is left."""
     paths = [programs, debian / "root/usr/bin", find("runc", "runc").parent, find("iptables", "iptables").parent]
     paths += [find("nsenter", "util-linux").parent, find("ipset", "ipset").parent, find("openssl", "openssl").parent]
-    shutil.rmtree(HOME / "log", ignore_errors=True)
+    for old in [HOME / "log", *HOME.glob("state-*")]:  # a killed run leaves its own
+        shutil.rmtree(old, ignore_errors=True)
     (HOME / "log").mkdir()
     with contextlib.ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="state-", dir=HOME)))
@@ -209,8 +210,7 @@ def bring_up(programs: Path, debian: Path) -> Iterator[Node]:
             "KUBECONFIG": str(state / "config" / "admin.json"),
         }
         stack.enter_context(cgroups())
-        process = stack.enter_context(namespaces(state, environ))
-        node = Node(environ, state, process)
+        node = Node(environ, state, stack.enter_context(namespaces(state, environ)))
         configure(node, debian)
         start_control_plane(node)
         start_node(node)
@@ -221,16 +221,27 @@ def bring_up(programs: Path, debian: Path) -> Iterator[Node]:
 @contextlib.contextmanager
 def cgroups() -> Iterator[None]:
     """The group of the node's processes, in each hierarchy of this machine."""
-    top = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else [path for path in CGROUPS.iterdir() if path.is_dir()]
-    for path in top:
-        (path / CGROUP).mkdir(exist_ok=True)
+    top = (
+        [CGROUPS]
+        if (CGROUPS / "cgroup.controllers").exists()
+        else [path for path in CGROUPS.iterdir() if path.is_dir()]
+    )
+    groups = [path / CGROUP for path in top]
+    remove(groups)  # those of a killed run
+    for group in groups:
+        group.mkdir(exist_ok=True)
     try:
         yield
     finally:
-        for path in top:
-            for group, _, _ in os.walk(path / CGROUP, topdown=False):
-                with contextlib.suppress(OSError):  # its last process is still ending; the next run takes it again
-                    Path(group).rmdir()
+        remove(groups)
+
+
+def remove(groups: list[Path]) -> None:
+    """Remove groups without processes, and those within."""
+    for top in groups:
+        for group, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # its last process is still ending; the next run tries again
+                Path(group).rmdir()
 
 
 @contextlib.contextmanager
@@ -244,13 +255,31 @@ def namespaces(state: Path, environ: Mapping[str, str]) -> Iterator[subprocess.P
         wait_for((state / "ready").exists, f"the namespaces are set up: {HOME}/log/node.sh")
         yield process
     finally:
-        process.kill()
-        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first(process), signal.SIGKILL)  # and `unshare` ends when all of them have
+        process.wait(60)
+
+
+def first(process: subprocess.Popen[bytes]) -> int:
+    """The first process of the namespaces: the one child of `unshare`."""
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
 
 
 def configure(node: Node, debian: Path) -> None:
     """The node's address, and the files that its programs read."""
-    link = ["ip", "link", "add", "test-cluster", "type", "veth", "peer", "name", "eth0", "netns", str(node.init)]
+    link = [
+        "ip",
+        "link",
+        "add",
+        "test-cluster",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        str(first(node.process)),
+    ]
     for command in (
         link,
         ["ip", "address", "add", f"{HOST}/30", "dev", "test-cluster"],
@@ -304,6 +333,7 @@ def start_control_plane(node: Node) -> None:
         f"--cert-dir={config}",
         f"--token-auth-file={config}/tokens.csv",
         "--authorization-mode=Node,RBAC",
+        "--kubelet-preferred-address-types=InternalIP",
         f"--service-cluster-ip-range={SERVICES}",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={config}/accounts.key",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -23,6 +25,32 @@ export DEBIAN_FRONTEND=noninteractive
 for attempt in 1 2 3; do
     apt-get update -q && apt-get install -y -q --no-install-recommends "$0" && break
 done
+"""
+# apt is led past the machine's own lists, so nothing is installed.
+UNPACK = r"""
+set -eu
+mkdir -p lists/partial cache/archives/partial root
+: >status
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+echo "deb [signed-by=$keys] http://deb.debian.org/debian trixie main" >sources.list
+cat >apt.conf <<END
+Dir::State "$PWD";
+Dir::State::lists "$PWD/lists";
+Dir::State::status "$PWD/status";
+Dir::Cache "$PWD/cache";
+Dir::Etc::sourcelist "$PWD/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Sandbox::User "root";
+Acquire::Retries "3";
+Acquire::Languages "none";
+END
+export APT_CONFIG=$PWD/apt.conf
+for attempt in 1 2 3; do
+    apt-get update -q && apt-get download -q "$@" && break
+done
+for package in *.deb; do dpkg-deb -x "$package" root; done
+rm -rf ./*.deb lists cache root/usr/share
 """
 
 
@@ -42,6 +70,23 @@ def find(program: str, package: str) -> Path:
         if attempt == "look" and os.geteuid() == 0 and shutil.which("apt-get"):
             subprocess.run(["sh", "-c", INSTALL, package], check=False)
     pytest.fail(f"{program} is missing and could not be installed: sudo apt-get install {package}", pytrace=False)
+
+
+def unpack(*packages: str, into: Path) -> Path:
+    """A folder that has under `root` what is in packages of Debian 13, fetched once; they run beside an older Debian."""
+    told = hashlib.sha256(f"{UNPACK}{packages}".encode()).hexdigest()[:12]
+    folder = into / f"debian-{told}"
+    if not folder.exists():
+        for old in into.glob("debian-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=into, prefix="fetch-") as half:
+            command = ["sh", "-c", UNPACK, "sh", *packages]
+            done = subprocess.run(command, cwd=half, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.fail(f"Debian's packages could not be fetched:\n{done.stdout}{done.stderr}", pytrace=False)
+            Path(half).rename(folder)
+            Path(half).mkdir()  # for its context to remove
+    return folder
 
 
 def stock_packages(venv: Path) -> Path:
