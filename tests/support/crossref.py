@@ -360,12 +360,10 @@ def check_quantities(cluster: Cluster) -> Iterator[str]:
             size = volume.get("emptyDir", {}).get("sizeLimit")
             if "emptyDir" in volume and size is None:
                 yield f"{pod.name}: volume {volume['name']} may fill the node"
-            elif size and volume["emptyDir"].get("medium") and parse(size) >= smallest(pod):
-                yield f"{pod.name}: volume {volume['name']} may have all of the memory"
-
-
-def smallest(pod: Pod) -> float:
-    return min(parse(one["resources"]["limits"]["memory"]) for one in pod.containers)
+            for one in pod.containers if size and volume["emptyDir"].get("medium") else ():
+                mounted = volume["name"] in [mount["name"] for mount in one.get("volumeMounts", [])]
+                if mounted and parse(size) >= parse(one["resources"]["limits"]["memory"]):
+                    yield f"{pod.name}: volume {volume['name']} may have all of the memory of {one['name']}"
 
 
 def check_workers(cluster: Cluster) -> Iterator[str]:
