@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy.conftest import RUN, Builder
+from deploy.conftest import Builder
 from support.cluster import Cluster, cluster
 from support.docker import Docker, engine
 from support.load import Load
@@ -148,13 +147,40 @@ class Team:
             if any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
         }
 
+    def endpoints(self) -> set[str]:
+        """The names of those that the Service leads to."""
+        slices = self.get("endpointslices", f"--selector=kubernetes.io/service-name={SLUG}")["items"]
+        ends = [end for one in slices for end in one["endpoints"] or ()]
+        return {end["targetRef"]["name"] for end in ends if end["conditions"]["ready"]}
+
+    def restarts(self, name: str) -> int:
+        return int(self.get("pod", name)["status"]["containerStatuses"][0]["restartCount"])
+
     def images(self) -> set[str]:
+        """What the pods are of."""
         return {pod["spec"]["containers"][0]["image"] for pod in self.pods()}
 
     def ask(self, namespace: str, host: str, port: int, timeout: float = 10) -> bool:
         """Whether somebody in that namespace gets a connection."""
         command = ["exec", f"--namespace={namespace}", "client", "--", "python3", "-c", CONNECT, host, str(port)]
         return self.cluster.ask(*command, timeout=timeout).returncode == 0
+
+    def wait_until_asked(self, namespace: str, host: str, port: int, reached: bool) -> None:
+        wait_for(lambda: self.ask(namespace, host, port) is reached, f"{host}:{port} from {namespace}: {reached}", 60)
+
+    @contextlib.contextmanager
+    def started(self, pod: str, program: str) -> Iterator[None]:
+        """A Python program that runs beside the service meanwhile; it has written its first line."""
+        command = ["kubectl", "exec", f"--namespace={self.namespace}", pod, "--container=app", "--"]
+        with subprocess.Popen(
+            [*command, "python3", "-c", program], env=self.cluster.environ, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            try:
+                yield
+            finally:
+                process.terminate()
 
     @contextlib.contextmanager
     def visitors(self, wanted: int, clients: int = 8, pause: float = 0.05) -> Iterator[Visitors]:

@@ -80,7 +80,7 @@ class Cluster:
         """What it prints; one that fails fails the test with all it said."""
         done = self.ask(*arguments, **options)
         assert done.returncode == 0, f"kubectl {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}"
-        return done.stdout.strip()
+        return str(done.stdout).strip()
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "--output=json"))

@@ -1,0 +1,25 @@
+"""More pods when there is more to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubernetes.conftest import SLUG, Team
+from support.service import wait_for
+
+
+def test_pods_are_added_when_theirs_are_busy(team: Team) -> None:
+    def scaler() -> Any:
+        return team.get("horizontalpodautoscaler", SLUG)
+
+    def conditions() -> dict[str, str]:
+        return {one["type"]: one["status"] for one in scaler()["status"].get("conditions", [])}
+
+    wait_for(lambda: conditions().get("ScalingActive") == "True", "the autoscaler knows how busy they are", 120)
+    assert scaler()["status"]["currentReplicas"] == 3
+    known = [one["containerResource"]["name"] for one in scaler()["status"]["currentMetrics"]]
+    assert sorted(known) == ["cpu", "memory"]
+    with team.visitors(wanted=1, pause=0):
+        wait_for(lambda: scaler()["status"]["desiredReplicas"] > 3, "more pods are asked for", 180)
+        wait_for(lambda: len(team.ready()) > 3, "and are ready", 180)
+    assert "SuccessfulRescale" in team.kubectl("get", "events", "--field-selector=reason=SuccessfulRescale")
