@@ -24,7 +24,9 @@ DEFECTS = [
 
 
 def files(folder: Path) -> list[Path]:
-    """All of one host in production, in the order in which they are given to Compose."""
+    """All of one host in production, in the order in which they are given to Compose; elsewhere, of development."""
+    if not (folder / "deploy" / "compose").exists():
+        return [folder / "compose.yaml"]
     return [folder / "compose.yaml", folder / "deploy" / "compose" / "production.yaml"]
 
 

@@ -112,9 +112,16 @@ class Cluster:
     def pods(self) -> list[Pod]:
         return [Pod(document) for document in self.all("Deployment", "Job")]
 
+    def pod(self, kind: str, end: str = "") -> Pod:
+        return next(pod for pod in self.pods if pod.name == f"{kind} {self.slug}{end}")
+
     @property
     def web(self) -> Pod:
-        return next(pod for pod in self.pods if pod.name == f"Deployment {self.slug}")
+        return self.pod("Deployment")
+
+    @property
+    def pooler(self) -> Pod:
+        return self.pod("Deployment", "-pgbouncer")
 
     @property
     def app(self) -> Document:
@@ -159,6 +166,24 @@ class Cluster:
 
 
 Check = Callable[[Cluster], Iterator[str]]
+
+
+def find_missing(cluster: Cluster) -> Iterator[str]:
+    """The parts without which there is nothing to compare, and numbers that are none."""
+    parts = [("Deployment", ""), ("Deployment", "-pgbouncer"), ("Job", "-migrate"), ("Job", "-smoke")]
+    for kind, end in [*parts, ("Service", ""), ("HorizontalPodAutoscaler", "")]:
+        if cluster.get(kind, cluster.slug + end) is None:
+            yield f"parts: there is no {kind} {cluster.slug}{end}"
+    for pod in cluster.pods:
+        for one in pod.containers:
+            for quantity in [
+                *one["resources"].get("requests", {}).values(),
+                *one["resources"].get("limits", {}).values(),
+            ]:
+                try:
+                    parse(quantity)
+                except ValueError as error:
+                    yield f"quantities: {pod.name}: {one['name']}: {error}"
 
 
 def check_names(cluster: Cluster) -> Iterator[str]:
@@ -349,8 +374,6 @@ def check_quantities(cluster: Cluster) -> Iterator[str]:
                     request, limit = (parse(resources[kind][name]) for kind in ("requests", "limits"))
                 except KeyError:
                     yield f"{pod.name}: {one['name']} has no request or no limit of {name}"
-                except ValueError as error:
-                    yield f"{pod.name}: {one['name']}: {error}"
                 else:
                     if request > limit:
                         yield f"{pod.name}: {one['name']} requests more {name} than its limit"
@@ -460,7 +483,7 @@ def check_network(cluster: Cluster) -> Iterator[str]:
             if not rule.get("ports"):
                 yield f"NetworkPolicy {name} lets out to every port"
     for pod in cluster.pods:
-        inward = [rule for rule, _ in rules(policies, pod, "ingress")]
+        inward = list(rules(policies, pod, "ingress"))
         for port, number in pod.ports.items():
             peers = [peer for rule in inward if admits(rule, port, number) for peer in rule.get("from", [])]
             if port == "metrics":
@@ -473,49 +496,39 @@ def check_network(cluster: Cluster) -> Iterator[str]:
             )
             if not peers and (reached or port == "metrics"):
                 yield f"{pod.name}: nobody is let in at {port}"
-    needs = [("Deployment " + cluster.slug, OTLP, "the collector of traces")]
-    for job in (pod for pod in cluster.pods if pod.owner["kind"] == "Job"):
-        needs.append((job.name, 53, "DNS"))
-    database = database_port(cluster)
-    for pod in (pod for pod in cluster.pods if pod.component in ("web", "pgbouncer")):
-        needs += [(pod.name, 53, "DNS"), (pod.name, database, "the database")]
-    if any("REDIS" in name for name in cluster.environ):
-        needs.append((f"Deployment {cluster.slug}", 6379, "Redis"))
-    if any("SENTRY_DSN" in name for name in cluster.environ):
-        needs.append((f"Deployment {cluster.slug}", 443, "Sentry"))
-    needs += [(f"Job {cluster.slug}-migrate", database, "the database")]
-    for name, number, what in needs:
-        pod = next(pod for pod in cluster.pods if pod.name == name)
-        if not any(admits(rule, "", number) for rule, _ in rules(policies, pod, "egress")):
-            yield f"{name} does not reach {what} at {number}"
-    edge = entrance(cluster)
-    for who, other, number in (
-        (cluster.web.name, "pgbouncer", cluster.ini("listen_port")),
-        (f"Job {cluster.slug}-migrate", "pgbouncer", cluster.ini("listen_port")),
-        (f"Job {cluster.slug}-smoke", "web", edge),
-    ):
-        pod = next(pod for pod in cluster.pods if pod.name == who)
-        there = next(one for one in cluster.pods if one.component == other)
-        out = any(
-            admits(rule, "", number) and leads(rule.get("to"), there) for rule, _ in rules(policies, pod, "egress")
-        )
-        port = next((name for name, value in there.ports.items() if value == number), "")
-        into = any(
-            admits(rule, port, number) and leads(rule.get("from"), pod) for rule, _ in rules(policies, there, "ingress")
-        )
-        if not (out and into):
-            yield f"{who} does not reach {other} at {number}"
+    database, pooler = database_port(cluster), cluster.ini("listen_port")
+    needs: list[tuple[Pod, int, str]] = []
+    needs += [(pod, database, "the database") for pod in (cluster.web, cluster.pooler, cluster.pod("Job", "-migrate"))]
+    needs += [(cluster.web, OTLP, "the collector of traces")]
+    for word, number, what in (("REDIS", 6379, "Redis"), ("SENTRY_DSN", 443, "Sentry")):
+        needs += [(cluster.web, number, what)] if any(word in name for name in cluster.environ) else []
+    for pod in cluster.pods:
+        for protocol in ("UDP", "TCP"):
+            if not any(admits(rule, "", 53, protocol) for rule in rules(policies, pod, "egress")):
+                yield f"{pod.name} does not reach DNS by {protocol}"
+    for pod, number, what in needs:
+        if not any(admits(rule, "", number) for rule in rules(policies, pod, "egress")):
+            yield f"{pod.name} does not reach {what} at {number}"
+    ways = [(cluster.web, cluster.pooler, pooler), (cluster.pod("Job", "-migrate"), cluster.pooler, pooler)]
+    for pod, other, number in [*ways, (cluster.pod("Job", "-smoke"), cluster.web, entrance(cluster))]:
+        port = next((name for name, value in other.ports.items() if value == number), "")
+        out = [rule for rule in rules(policies, pod, "egress") if leads(rule.get("to"), other)]
+        into = [rule for rule in rules(policies, other, "ingress") if leads(rule.get("from"), pod)]
+        if not any(admits(rule, "", number) for rule in out) or not any(admits(rule, port, number) for rule in into):
+            yield f"{pod.name} does not reach {other.name} at {number}"
 
 
-def rules(policies: list[Document], pod: Pod, way: str) -> Iterator[tuple[Document, str]]:
+def rules(policies: list[Document], pod: Pod, way: str) -> Iterator[Document]:
+    """What is allowed to a pod, by all policies that select it."""
     for policy in policies:
         if matches(policy["spec"]["podSelector"], pod.labels):
-            for rule in policy["spec"].get(way, []):
-                yield rule, policy["metadata"]["name"]
+            yield from policy["spec"].get(way, [])
 
 
-def admits(rule: Document, name: str, number: int) -> bool:
-    return "ports" not in rule or any(port.get("port") in (name, number) for port in rule["ports"])
+def admits(rule: Document, name: str, number: int, protocol: str = "TCP") -> bool:
+    return "ports" not in rule or any(
+        port.get("port") in (name, number) and port.get("protocol", "TCP") == protocol for port in rule["ports"]
+    )
 
 
 def leads(peers: list[Document] | None, pod: Pod) -> bool:
@@ -578,11 +591,7 @@ def check_settings(cluster: Cluster) -> Iterator[str]:
                 yield f"{pod.name}: {one['name']} is given {path}, which it does not read"
             if told.get("TRUSTED_PROXY_HOPS") != "1":
                 yield f"{pod.name}: {one['name']} takes its proxy for the client"
-        if (
-            mounted
-            and pod.component == "pgbouncer"
-            and mounted != set(AUTH_FILE.findall(cluster.file("kubernetes.ini")))
-        ):
+        if pod.name == cluster.pooler.name and mounted != {*AUTH_FILE.findall(cluster.file("kubernetes.ini"))}:
             yield f"{pod.name} is given {sorted(mounted)}, and reads another auth_file"
     same = [
         cluster.environ_of(one) for pod in cluster.pods for one in pod.containers if one["name"] in ("app", "migrate")
@@ -640,7 +649,7 @@ def check_ladders(cluster: Cluster) -> Iterator[str]:
         (proxy,) = re.findall(r"^proxy_read_timeout (\d+)s;", cluster.file("proxy.conf"), re.M)
         found = {"proxy": float(proxy), "proxy_idle": float(client_idle), "upstream_idle": float(idle)}
         yield from capacity.broken_rungs({**seconds, **found})
-    pooler = next(pod for pod in cluster.pods if pod.component == "pgbouncer")
+    pooler = cluster.pooler
     waited = pre_stop(pooler.spec["containers"][0])
     if (
         not capacity.SECONDS["pre_stop"] + capacity.SECONDS["statement"]
@@ -663,7 +672,7 @@ def check_connections(cluster: Cluster) -> Iterator[str]:
     clients, pool, most = (cluster.ini(name) for name in ("max_client_conn", "default_pool_size", "max_db_connections"))
     if clients < plan.connections(replicas):
         yield f"{replicas} replicas open {plan.connections(replicas)} connections, PgBouncer takes {clients}"
-    pooler = next(pod for pod in cluster.pods if pod.component == "pgbouncer").owner["spec"]
+    pooler = cluster.pooler.owner["spec"]
     rolling = pooler.get("strategy", {}).get("rollingUpdate", {})
     # While one is replaced the former one still has its connections.
     at_once = pooler.get("replicas", 1) + int(rolling.get("maxSurge", 1)) + int(rolling.get("maxUnavailable", 1))
@@ -745,10 +754,7 @@ def check_images(cluster: Cluster) -> Iterator[str]:
 
 def check_jobs(cluster: Cluster) -> Iterator[str]:
     """The migration: asked first what it would stumble over, then run once."""
-    job = cluster.get("Job", f"{cluster.slug}-migrate")
-    if job is None:
-        yield "there is no migration"
-        return
+    job = cluster.pod("Job", "-migrate").owner
     spec = job["spec"]["template"]["spec"]
     if ["flask", "preflight", "--skip", "migrations"] not in [one["command"] for one in spec.get("initContainers", [])]:
         yield "a migration begins without preflight"
@@ -756,8 +762,6 @@ def check_jobs(cluster: Cluster) -> Iterator[str]:
         yield "it runs something else"
     if job["spec"].get("backoffLimit") != 0 or spec.get("restartPolicy") != "Never":
         yield "a migration that failed is run again"
-    if cluster.get("Job", f"{cluster.slug}-smoke") is None:
-        yield "there is no smoke test"
 
 
 CHECKS: dict[str, Check] = {
@@ -768,4 +772,6 @@ CHECKS: dict[str, Check] = {
 def find_faults(documents: list[Document], folder: Path) -> list[str]:
     """Everything that every check finds, each with the name of its check in front."""
     cluster = Cluster(documents, folder)
+    if missing := list(find_missing(cluster)):
+        return missing
     return [f"{name}: {fault}" for name, check in CHECKS.items() for fault in dict.fromkeys(check(cluster))]

@@ -93,8 +93,8 @@ def trivy(folder: Path, *command: str) -> list[str]:
 
 
 def trivy_config(folder: Path) -> list[str]:
-    """Dockerfiles, and manifests of orchestrators."""
-    return trivy(folder, "config", "--skip-check-update")
+    """Dockerfiles. Manifests of Kubernetes are parts here, which `manifests.py` has it read whole."""
+    return trivy(folder, "config", "--skip-check-update", "--skip-dirs=**/deploy/kubernetes")
 
 
 def trivy_secret(folder: Path) -> list[str]:

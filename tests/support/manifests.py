@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -42,7 +41,7 @@ def build(service: Path, scratch: Path, overlay: str) -> str:
 
 
 def read(text: str) -> list[Document]:
-    return list(yaml.safe_load_all(text))
+    return list(yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # a tenth of the time, in C
 
 
 def against_schemas(documents: Iterable[Document]) -> list[str]:
@@ -62,10 +61,9 @@ def against_schemas(documents: Iterable[Document]) -> list[str]:
 
 def against_types(documents: Iterable[Document]) -> list[str]:
     """What Kubernetes' own types have against pods."""
-    # JSON is YAML, and kubectl reads it into the types that a cluster has.
-    pods = [json.dumps(document) for document in documents if document["kind"] in ("Deployment", "Job")]
+    pods = yaml.safe_dump_all(document for document in documents if document["kind"] in ("Deployment", "Job"))
     command = ["set", "env", "--local", "--filename=-", "--output=yaml", "A=b"]
-    _, complaint = kubectl(*command, text="\n---\n".join(pods))
+    _, complaint = kubectl(*command, text=pods)
     return complaint.splitlines()
 
 
