@@ -53,7 +53,7 @@ CUSTOM = {
     ),
 }
 DEBIAN = ("etcd-server", "containerd", "containernetworking-plugins")
-OWN = ["dns", "pause", "policy"]
+OWN = ["dns", "metrics-server", "pause", "policy"]
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP = "test-cluster"  # kubelet.yaml names it too
 # Who a program is to the API server: its user, its group, and a token.
@@ -194,7 +194,6 @@ def build() -> Path:
         assert release is not None
         stamp = f"-X k8s.io/component-base/version.gitVersion={release[1]}"
         packages = [f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES] + [f"./{name}" for name in OWN]
-        packages.append("sigs.k8s.io/metrics-server/cmd/metrics-server")
         command = ["nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {stamp}"]
         with tempfile.TemporaryDirectory(dir=HOME, prefix="build-") as half:
             subprocess.run([*command, "-o", half, *packages], cwd=RECIPE, check=True)
