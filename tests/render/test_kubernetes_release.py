@@ -28,10 +28,21 @@ words = [word for word in sys.argv[1:] if not word.startswith(("--namespace=", "
 text = "" if sys.stdin is None or "--filename=-" not in words else sys.stdin.read()
 kinds = [f"{kind}/{name}" for kind, name in re.findall(r"^kind: (.+)$(?:.*\\n)*?^  name: (.+)$", text, re.M)]
 said, code = "", 0
+def part(number):
+    version, image = state["revisions"][number - 1]
+    template = {"metadata": {"labels": {"app.kubernetes.io/version": version, "pod-template-hash": "x"}}}
+    template["spec"] = {"containers": [{"name": "app", "image": image}]}
+    notes = {"deployment.kubernetes.io/revision": str(number)}
+    return {"metadata": {"name": f"set-{number}", "annotations": notes}, "spec": {"replicas": 1, "template": template}}
 if words[0] == "kustomize":
     sys.exit(subprocess.run([state["kubectl"], *words]).returncode)
 elif words[:2] == ["config", "current-context"]:
     said = "test"
+elif words[0] == "apply" and text.startswith("{"):
+    template = json.loads(text)["spec"]["template"]
+    assert "replicas" not in json.loads(text)["spec"] and "pod-template-hash" not in template["metadata"]["labels"]
+    kinds = ["Deployment/my-service as it was"]
+    state["revisions"].append([template["metadata"]["labels"]["app.kubernetes.io/version"], template["spec"]["containers"][0]["image"]])
 elif words[0] == "apply":
     if "Deployment/my-service" in kinds:
         (image,) = set(re.findall(r"image: (\\S*/my-service@\\S+)", text))
@@ -42,26 +53,13 @@ elif words[0] == "get" and words[1] == "job":
     status = {"active": 1} if state["busy"] else {"conditions": [condition]}
     said = json.dumps({"status": status}) if words[2] in state["made"] or state["busy"] else ""
 elif words[0] == "get" and words[1] == "deployment" and state["revisions"]:
-    version, image = state["revisions"][-1]
-    template = {"metadata": {"labels": {"app.kubernetes.io/version": version}}}
-    template["spec"] = {"containers": [{"name": "app", "image": image}]}
-    revision = {"deployment.kubernetes.io/revision": str(len(state["revisions"]))}
-    said = json.dumps({"metadata": {"annotations": revision}, "spec": {"template": template}})
+    said = json.dumps(part(len(state["revisions"])))
 elif words[0] == "get" and words[1] == "secret":
     said = "{}" if state["secret"] == "" else json.dumps({"kind": "Secret"})
 elif words[0] == "get" and words[1] == "replicasets":
-    sets = [
-        {"metadata": {"name": f"set-{n}", "annotations": {"deployment.kubernetes.io/revision": str(n)}}, "spec": {"replicas": 0}}
-        for n in range(1, len(state["revisions"]) + 1)
-    ]
-    said = json.dumps({"items": sets})
-elif words[:2] == ["rollout", "undo"]:
-    to = int(words[-1].removeprefix("--to-revision=")) or len(state["revisions"]) - 1
-    code = 0 if 0 < to <= len(state["revisions"]) else 1
-    if code:
-        print("error: no rollout history found", file=sys.stderr)
-    else:
-        state["revisions"].append(state["revisions"][to - 1])
+    # A template that comes back takes its ReplicaSet to a new number.
+    numbers = {image: number for number, (version, image) in enumerate(state["revisions"], 1)}
+    said = json.dumps({"items": [part(number) for number in numbers.values()]})
 elif words[:2] == ["rollout", "status"]:
     current = f"{words[2]} {state['revisions'][-1][0]}" if state["revisions"] else words[2]
     if current in state["fails"]:
@@ -157,7 +155,7 @@ def test_a_release_that_does_not_serve_is_undone_and_forgotten(stage: Stage, fai
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("1.2.3 is not released: ")
     assert done.stderr.endswith("; what ran before is back\n")
-    after = ["rollout undo deployment/my-service", "rollout status deployment/my-service", "delete replicaset set-2"]
+    after = ["apply Deployment/my-service as it was", "rollout status deployment/my-service", "delete replicaset set-2"]
     steps = kustomized(stage.steps())
     assert steps[: len(BEFORE + MIGRATION + ROLLOUT)] == [*BEFORE, *MIGRATION, *ROLLOUT]
     assert steps[-3:] == after
@@ -172,12 +170,15 @@ def test_the_first_release_has_nothing_to_go_back_to(stage: Stage) -> None:
 
 def test_the_way_back_and_forth(stage: Stage) -> None:
     stage("deploy", f"registry/my-service@{OTHER}")
+    refused = stage("rollback")
+    assert refused.stderr == "no release came before the one that runs: deploy one, make deploy VERSION=1.2.3\n"
     stage("deploy", "1.2.3")
     stage.steps()
     done = stage("rollback")
     assert done.stdout.splitlines()[-1] == f"{'b2' * 6} serves"
-    expected = ["rollout undo deployment/my-service", "rollout status deployment/my-service", *SMOKE]
+    expected = ["apply Deployment/my-service as it was", "rollout status deployment/my-service", *SMOKE]
     assert kustomized(stage.steps()) == expected
+    assert kustomized(stage("rollback", "--dry-run").stdout.splitlines()) == ["back to 1.2.3 in my-service-production"]
     assert stage("rollback").stdout.splitlines()[-1] == "1.2.3 serves"
     assert stage("status").stdout.startswith(f"1.2.3 (registry/my-service@{DIGEST}) in my-service-production\n")
 

@@ -111,6 +111,7 @@ OTHERS = {
     "USER": "set by the shell",
     "PWD": "set by the shell",
     "PYTHON": "a variable of make",
+    "RELEASE": "a variable of make",
     "ARGS": "a variable of make",
     "ANSWERS": "a variable of make",
     "MAKEOVERRIDES": "a variable of make",

@@ -93,7 +93,10 @@ def test_it_finishes_a_service(
     """In a folder with every file of the template and the two that `make_env` needs rendered."""
     for path in [*hook.KEEP, "scripts/make_env.py", "app/capacity.py"]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes((SERVICE / path).read_bytes())
+        if (SERVICE / path).is_dir():
+            (tmp_path / path).mkdir()
+        else:
+            (tmp_path / path).write_bytes((SERVICE / path).read_bytes())
     (tmp_path / "app" / "service.json").write_bytes((render() / "app" / "service.json").read_bytes())
     answers = json.loads((render() / ".template.json").read_text(encoding="utf-8"))["answers"]
 

@@ -107,6 +107,22 @@ def test_an_answer_is_switched_in_what_the_team_changed(template: Template, tmp_
     assert (found["name"], found["worker_class"], found["max_replicas"]) == ("Orders", "sync", "3")
 
 
+def test_the_platform_is_switched_there_and_back(template: Template, tmp_path: Path) -> None:
+    """What only one platform has comes and goes; nothing else changes."""
+    trees = []
+    for platforms in (["compose"], ["kubernetes", "compose"]):
+        service = template.service(tmp_path / f"over-{len(platforms)}", template.releases[-1])
+        for platform in platforms:
+            done = service.update(f"platform={platform}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            service.commit()
+            assert [path.name for path in (service.folder / "deploy").glob("*/release.py")] == ["release.py"]
+            assert (service.folder / "deploy" / platform / "release.py").exists()
+            assert (service.folder / "docs" / f"{platform}.md").exists()
+        trees.append(git(service.folder, "rev-parse", "HEAD^{tree}"))
+    assert trees[0] == trees[1]
+
+
 def test_make_passes_answers_and_options_on(template: Template, tmp_path: Path) -> None:
     service = template.service(tmp_path / "service", template.releases[-1])
     description = "Orders & more; (for us), it\N{RIGHT SINGLE QUOTATION MARK}s ours!"

@@ -116,3 +116,4 @@ def test_the_exit_code_and_the_json_tell_the_same(app: Flask, capsys: pytest.Cap
         assert [check["check"] for check in told["checks"]] == [finding.check for finding in findings]
     with app.app_context():
         assert {finding.check for finding in examine(app)} == set(preflight.CHECKS)
+        assert {finding.check for finding in examine(app, ["migrations"])} == set(preflight.CHECKS) - {"migrations"}

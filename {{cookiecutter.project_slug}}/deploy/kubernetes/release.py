@@ -143,10 +143,10 @@ class Environment:
                 raise Failure(f"job {name} failed, as it says above")
             time.sleep(1)
 
-    def revision(self) -> str:
-        """Of what the Deployment is at."""
+    def revision(self) -> int:
+        """The number of what the Deployment is at; 0 before the first release."""
         notes: dict[str, str] = self.ask("deployment", SLUG).get("metadata", {}).get("annotations", {})
-        return notes.get(REVISION, "")
+        return int(notes.get(REVISION, 0))
 
     def running(self) -> tuple[str, str]:
         """The version that the Deployment is at, and its image.
@@ -174,16 +174,26 @@ class Environment:
             with suppress(Failure):
                 self.kubectl("logs", newest.split()[-1], "--container=app", "--tail=20", show=True)
 
-    def undo(self, to: str = "0") -> None:
-        """Lead the Deployment back to a revision; 0 is the one before."""
-        self.kubectl("rollout", "undo", f"deployment/{SLUG}", f"--to-revision={to}")
+    def revisions(self) -> dict[int, dict[str, Any]]:
+        """The ReplicaSets of the service by their numbers, the oldest first."""
+        selector = f"--selector=app.kubernetes.io/name={SLUG},app.kubernetes.io/component=web"
+        sets = json.loads(self.kubectl("get", "replicasets", selector, "--output=json"))["items"]
+        numbered = {int(one["metadata"].get("annotations", {}).get(REVISION, 0)): one for one in sets}
+        return dict(sorted(numbered.items()))
 
-    def forget(self, revision: str) -> None:
-        """Have no rollback ever go to a revision that failed."""
-        sets = self.kubectl("get", "replicasets", f"--selector=app.kubernetes.io/name={SLUG}", "--output=json")
-        for one in json.loads(sets)["items"]:
-            if one["metadata"].get("annotations", {}).get(REVISION) == revision and one["spec"]["replicas"] == 0:
-                self.kubectl("delete", "replicaset", one["metadata"]["name"])
+    def return_to(self, revision: int) -> None:
+        """Give the Deployment the pods of a revision.
+
+        `kubectl rollout undo` would do so in its own name, and what an old release has then would stay in all new ones.
+        """
+        found = self.ask("deployment", SLUG)
+        template = self.revisions()[revision]["spec"]["template"]
+        template["metadata"]["labels"].pop("pod-template-hash", None)
+        spec = {**found["spec"], "template": template}
+        spec.pop("replicas", None)  # the autoscaler's
+        labels = found["metadata"].get("labels", {})
+        head = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SLUG, "labels": labels}}
+        self.apply(json.dumps({**head, "spec": spec}))
 
     def roll(self, change: Callable[[], None]) -> None:
         """Change the Deployment, and have it as before if that does not serve."""
@@ -199,9 +209,10 @@ class Environment:
             if not before or failed == before:
                 then = "its pods are those of before" if before else "nothing ran before"
                 raise Failure(f"{failure}; {then}") from None
-            self.undo(before)
+            self.return_to(before)
             self.wait_for_rollout(SLUG)
-            self.forget(failed)
+            # Or a rollback would go to it.
+            self.kubectl("delete", "replicaset", self.revisions()[failed]["metadata"]["name"])
             raise Failure(f"{failure}; what ran before is back") from None
         print(f"{version} serves")
 
@@ -238,11 +249,14 @@ def preview(environment: Environment, manifests: dict[str, str], *last: str) -> 
 
 def rollback(environment: Environment) -> None:
     """Back to the release before, without a migration; again, to the one that it left."""
-    if environment.dry_run:
-        environment.kubectl("rollout", "undo", f"deployment/{SLUG}", "--dry-run=server", show=True)
-        return
     environment.running()
-    environment.roll(environment.undo)
+    former = [number for number in environment.revisions() if number < environment.revision()]
+    if not former:
+        raise Failure("no release came before the one that runs: deploy one, make deploy VERSION=1.2.3")
+    version = environment.revisions()[former[-1]]["spec"]["template"]["metadata"]["labels"].get(VERSION, "unknown")
+    print(f"back to {version} in {environment.namespace}", flush=True)
+    if not environment.dry_run:
+        environment.roll(lambda: environment.return_to(former[-1]))
 
 
 def status(environment: Environment) -> None:
