@@ -18,8 +18,8 @@ TOO_MUCH = {
     "any system call": ("type: RuntimeDefault", "type: Unconfined"),
     "a capability": ("- ALL", "- NET_RAW"),
     "the node's files": (
-        "        emptyDir:\n          medium: Memory\n          sizeLimit: 64Mi",
-        "        hostPath: {path: /}",
+        "emptyDir:\n          medium: Memory\n          sizeLimit: 64Mi",
+        "hostPath: {path: /}",
     ),
 }
 

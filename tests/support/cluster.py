@@ -190,9 +190,10 @@ def build() -> Path:
     if not folder.exists():
         for old in HOME.glob("bin-*"):
             shutil.rmtree(old)
-        release = re.search(r"k8s.io/kubernetes (v\S+)", (RECIPE / "go.mod").read_text())
+        release = re.search(r"k8s.io/kubernetes (v(\d+)\.(\d+)\S+)", (RECIPE / "go.mod").read_text())
         assert release is not None
-        stamp = f"-X k8s.io/component-base/version.gitVersion={release[1]}"
+        parts = zip(("gitVersion", "gitMajor", "gitMinor"), release.groups(), strict=True)
+        stamp = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in parts)
         packages = [f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES] + [f"./{name}" for name in OWN]
         command = ["nice", "go", "build", "-trimpath", "-ldflags", f"-s -w {stamp}"]
         with tempfile.TemporaryDirectory(dir=HOME, prefix="build-") as half:
