@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import http.client
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,22 @@ def test_its_numbers_are_those_of_the_capacity(render: Render, answers: dict[str
     assert ini.getint("max_client_conn") == plan.connections(int(given["max_replicas"]))
     assert ini.getint("default_pool_size") == plan.pooled(int(given["max_replicas"])) < capacity.MAX_CONNECTIONS
     assert ini.getint("max_db_connections") == ini.getint("default_pool_size")
+
+
+@pytest.mark.parametrize(("platform", "file"), [("compose", "compose.ini"), ("kubernetes", "kubernetes.ini")])
+def test_a_file_that_is_laid_over_it_changes_what_it_says_and_nothing_else(
+    render: Render, postgres_server: Postgres, platform: str, file: str
+) -> None:
+    """A section that is named again puts all of its settings back to PgBouncer's own."""
+    folder = render(platform=platform)
+    with pgbouncer(folder, postgres_server, over=file) as pooler:
+        shown = {row[0]: row[1] for row in pooler.sql("SHOW CONFIG", pooler.url_of("pgbouncer"))}
+        assert pooler.sql("SELECT 1", pooler.url_of("postgres")) == [["1"]], "it finds the database"
+    over = dict(re.findall(r"^(\w+) = (.*)$", (folder / "deploy/pgbouncer" / file).read_text(), re.M))
+    said = {**read_ini(folder), **over}
+    for name in ("auth_file", "listen_port"):  # of this machine
+        said.pop(name)
+    assert {name: shown[name] for name in said} == said
 
 
 def test_who_waits_for_a_connection_waits_as_long_as_without_it(render: Render) -> None:

@@ -390,6 +390,12 @@ DEFECTS: list[tuple[str, str | None, str, str]] = [
         "default_pool_size = 87\n    max_db_connections = 87",
         "connections: 3 PgBouncers open 261",
     ),
+    (
+        "ConfigMap/my-service-pgbouncer-",
+        "    listen_addr = *",
+        "    [pgbouncer]\n    listen_addr = *",
+        "connections: 10 replicas open 89 connections, PgBouncer takes 0",
+    ),
     (POOLER, "replicas: 2", "replicas: 3", "connections: 4 PgBouncers open 116"),
     ("ConfigMap/my-service-pgbouncer-", "listen_port = 6432", "listen_port = 6433", "ports: PgBouncer listens on 6433"),
     (

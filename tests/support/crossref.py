@@ -28,8 +28,6 @@ UNITS = {"": 1.0, "m": 0.001, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi":
 PLACEHOLDER = ":by-release"  # what release.py puts a digest in the place of
 PROMETHEUS = {"kubernetes.io/metadata.name": "monitoring"}
 OTLP = 4318
-# What reads a mounted Secret beside the settings, in a file of a ConfigMap.
-AUTH_FILE = re.compile(r"^auth_file = (\S+)$", re.M)
 
 
 def parse(quantity: object) -> float:
@@ -159,10 +157,20 @@ class Cluster:
         return next((one["data"][name] for one in self.all("ConfigMap") if name in one.get("data", {})), "")
 
     def ini(self, setting: str) -> int:
-        """A number of PgBouncer's: of what is given twice the last one counts."""
-        files = (self.file("pgbouncer.ini"), self.file("database.ini"), self.file("kubernetes.ini"))
-        found = [value for text in files for value in re.findall(rf"^{setting} = (\d+)$", text, re.M)]
-        return int(found[-1]) if found else 0
+        """A number of PgBouncer's, which takes its default where no file has it: that is 0 here."""
+        return int(self.pooler_settings("kubernetes.ini").get(setting, 0))
+
+    def pooler_settings(self, name: str, found: dict[str, str] | None = None) -> dict[str, str]:
+        """What PgBouncer reads, files that are included too. A section that begins anew puts all settings back."""
+        found = {} if found is None else found
+        for line in self.file(name).splitlines():
+            if line.startswith("%include "):
+                self.pooler_settings(line.rpartition("/")[2], found)
+            elif line == "[pgbouncer]":
+                found.clear()
+            elif setting := re.match(r"(\w+) = (.*)", line):
+                found[setting[1]] = setting[2]
+        return found
 
 
 Check = Callable[[Cluster], Iterator[str]]
@@ -591,7 +599,7 @@ def check_settings(cluster: Cluster) -> Iterator[str]:
                 yield f"{pod.name}: {one['name']} is given {path}, which it does not read"
             if told.get("TRUSTED_PROXY_HOPS") != "1":
                 yield f"{pod.name}: {one['name']} takes its proxy for the client"
-        if pod.name == cluster.pooler.name and mounted != {*AUTH_FILE.findall(cluster.file("kubernetes.ini"))}:
+        if pod.name == cluster.pooler.name and mounted != {cluster.pooler_settings("kubernetes.ini").get("auth_file")}:
             yield f"{pod.name} is given {sorted(mounted)}, and reads another auth_file"
     same = [
         cluster.environ_of(one) for pod in cluster.pods for one in pod.containers if one["name"] in ("app", "migrate")

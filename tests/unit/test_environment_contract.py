@@ -81,6 +81,8 @@ READERS: dict[str, tuple[Find, tuple[str, ...]]] = {
         words,
         ("APP_VERSION", "DATABASE_URL_FILE", "DATABASE_MIGRATION_URL_FILE", "SECRET_KEY_FILE", "REDIS_URL"),
     ),
+    "deploy/kubernetes/base/app.yaml": (words, ("SECRET_KEY_FILE", "DATABASE_URL_FILE", "DATABASE_MIGRATION_URL_FILE")),
+    "deploy/kubernetes/base/kustomization.yaml": (words, ("TRUSTED_PROXY_HOPS",)),
     "Dockerfile": (words, ("APP_VERSION", "GUNICORN_BIND")),
     "scripts/healthcheck.py": (strings, ("GUNICORN_BIND", "PORT")),
     "scripts/make_env.py": (strings, ("SECRET_KEY", "POSTGRES_PASSWORD", "WEB_CONCURRENCY")),
