@@ -12,7 +12,12 @@ from kubernetes.conftest import SLUG, Team
 # Releases that must not get through: a file, what stands there, and what does instead.
 BROKEN = {
     "never-ready": ("app/health.py", '"/ready"', '"/elsewhere"'),
-    "ends-at-once": ("wsgi.py", "from app import create_app\n", "raise SystemExit('it ends at once')\n"),
+    "ends-at-once": ("gunicorn.conf.py", "", "raise SystemExit('it ends at once')\n"),
+}
+# And those of which no pod is begun: the same, and what the Job has to say.
+REFUSED = {
+    "bad-migration": ("migrations/versions/0003_bad.py", "", BAD_MIGRATION, "division by zero"),
+    "bad-import": ("wsgi.py", "from app import create_app\n", "import nothing_of_the_kind\n", "nothing_of_the_kind"),
 }
 
 
@@ -38,12 +43,14 @@ def test_what_would_be_done_is_told_and_not_done(team: Team) -> None:
     assert team.get("deployment", SLUG)["metadata"]["generation"] == before
 
 
-def test_a_failed_migration_lets_no_pod_follow(team: Team) -> None:
+@pytest.mark.parametrize("defect", REFUSED)
+def test_a_failed_migration_or_preflight_lets_no_pod_follow(team: Team, defect: str) -> None:
     before, images = team.ready(), team.images()
-    refused = team.release("deploy", team.build("bad-migration", "migrations/versions/0003_bad.py", "", BAD_MIGRATION))
+    *change, said = REFUSED[defect]
+    refused = team.release("deploy", team.build(defect, *change))
     assert refused.returncode == 2  # make's
     assert f"is not released: job {SLUG}-migrate failed, as it says above" in refused.stderr
-    assert "division by zero" in refused.stdout, "the log of the Job"
+    assert said in refused.stdout, "the log of the Job"
     assert (team.ready(), team.images()) == (before, images)
 
 
