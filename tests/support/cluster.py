@@ -109,7 +109,7 @@ class Foreign(Cluster):
     """A cluster that was there before us: what it runs comes from a registry, into which we may put images."""
 
     def load(self, docker: Docker, image: str, name: str) -> str:
-        pushed = f"{os.environ['REGISTRY']}/{name.rpartition('/')[2]}"
+        pushed = f"{os.environ['REGISTRY']}/{name.partition('@')[0].rpartition('/')[2]}"
         docker.run("tag", image, pushed)
         docker.run("push", "--quiet", pushed)
         known: list[str] = docker.inspect(pushed)["RepoDigests"]
