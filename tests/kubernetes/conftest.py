@@ -40,6 +40,11 @@ spec:
   terminationGracePeriodSeconds: 0
   containers: [{{name: client, image: "{image}", command: [sleep, infinity]}}]
 """
+# A command in a pod goes on when whoever gave it has gone; this one ends.
+UNTIL_LET_GO = """
+import os, sys, threading
+threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()
+"""
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 LOAD = """
 import json, sys
@@ -171,16 +176,22 @@ class Team:
     @contextlib.contextmanager
     def started(self, pod: str, program: str) -> Iterator[None]:
         """A Python program that runs beside the service meanwhile; it has written its first line."""
-        command = ["kubectl", "exec", f"--namespace={self.namespace}", pod, "--container=app", "--"]
+        command = ["kubectl", "exec", "--stdin", f"--namespace={self.namespace}", pod, "--container=app", "--"]
         with subprocess.Popen(
-            [*command, "python3", "-c", program], env=self.cluster.environ, stdout=subprocess.PIPE, text=True
+            [*command, "python3", "-c", UNTIL_LET_GO + program],
+            env=self.cluster.environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
+            assert process.stdin is not None
             assert process.stdout is not None
             assert process.stdout.readline()
             try:
                 yield
             finally:
-                process.terminate()
+                process.stdin.close()
+                process.wait(30)
 
     @contextlib.contextmanager
     def visitors(self, wanted: int, clients: int = 8, pause: float = 0.05) -> Iterator[Visitors]:

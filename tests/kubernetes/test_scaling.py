@@ -9,7 +9,7 @@ from kubernetes.conftest import SLUG, Team
 from support.service import wait_for
 
 # Takes all the CPU that a pod may have, whatever else the machine is busy with.
-BUSY = "print('busy', flush=True)\nwhile True: pass"
+BUSY = "print('busy', flush=True)\nwhile True:\n    pass"
 
 
 def test_pods_are_added_when_theirs_are_busy(team: Team) -> None:
@@ -19,13 +19,13 @@ def test_pods_are_added_when_theirs_are_busy(team: Team) -> None:
     def conditions() -> dict[str, str]:
         return {one["type"]: one["status"] for one in scaler()["status"].get("conditions", [])}
 
-    wait_for(lambda: conditions().get("ScalingActive") == "True", "the autoscaler knows how busy they are", 120)
+    wait_for(lambda: conditions().get("ScalingActive") == "True", "the autoscaler knows how busy they are", 300)
     assert scaler()["status"]["currentReplicas"] == 3
     known = [one["containerResource"]["name"] for one in scaler()["status"]["currentMetrics"]]
     assert sorted(known) == ["cpu", "memory"]
     with contextlib.ExitStack() as stack:
         for name in team.ready():
             stack.enter_context(team.started(name, BUSY))
-        wait_for(lambda: scaler()["status"]["desiredReplicas"] > 3, "more pods are asked for", 180)
-        wait_for(lambda: len(team.ready()) > 3, "and are ready", 180)
+        wait_for(lambda: scaler()["status"]["desiredReplicas"] > 3, "more pods are asked for", 300)
+        wait_for(lambda: len(team.ready()) > 3, "and are ready", 300)
     assert "SuccessfulRescale" in team.kubectl("get", "events", "--field-selector=reason=SuccessfulRescale")
