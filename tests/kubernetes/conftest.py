@@ -46,17 +46,22 @@ import os, sys, threading
 threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()
 """
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+# Its threads go on if it fails, so it is ended hard.
 LOAD = """
-import json, sys
+import json, os, sys, traceback
 told = json.loads(sys.argv[1])
 wanted = told.pop("wanted")
 load = Load(port=80, total=10**9, **told).start()
-load.wait_for_answers(50)
-print("under way", flush=True)
-sys.stdin.readline()
-load.wait_for_answers(wanted, 600)
-load.end()
-print(json.dumps([load.outcomes, load.losses[:5]]))
+try:
+    load.wait_for_answers(50, 120)
+    print("under way", flush=True)
+    sys.stdin.readline()
+    load.wait_for_answers(wanted, 600)
+    load.end()
+    print(json.dumps([load.outcomes, load.losses[:5]]), flush=True)
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)
 """
 
 
