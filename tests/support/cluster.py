@@ -213,8 +213,7 @@ def bring_up(programs: Path, debian: Path) -> Iterator[Node]:
     (HOME / "log").mkdir()
     with contextlib.ExitStack() as stack:
         state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="state-", dir=HOME)))
-        for folder in ("config", "kubelet", "containerd"):
-            (state / folder).mkdir()
+        (state / "config").mkdir()
         environ = {
             **os.environ,
             "PATH": os.pathsep.join([*map(str, paths), os.environ.get("PATH", os.defpath)]),

@@ -2,11 +2,9 @@
 set -eu
 state=$1
 mount -t tmpfs none /run
-mount -t tmpfs none /var/lib
-mkdir -p /run/cluster /run/cni/bin /run/cni/net.d /run/netns /run/lock /var/lib/kubelet /var/lib/containerd
+mount -t tmpfs none /var/lib # images and pods too, a gigabyte: quick to write, and gone at the end
+mkdir -p /run/cluster /run/cni/bin /run/cni/net.d /run/netns /run/lock
 mount --bind "$state/config" /run/cluster
-mount --bind "$state/kubelet" /var/lib/kubelet
-mount --bind "$state/containerd" /var/lib/containerd
 # The kubelet sets some of what is the whole machine's, so it gets copies to write to.
 for setting in kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes \
     vm/overcommit_memory vm/panic_on_oom; do
