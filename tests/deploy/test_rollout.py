@@ -169,6 +169,12 @@ def test_the_first_release_serves_on_two_instances(production: Production) -> No
     assert refused.stderr == "No release came before the one that runs: deploy one, make deploy VERSION=1.2.3\n"
 
 
+def test_status_says_what_serves_and_on_which_instances(production: Production) -> None:
+    first, _, *instances = production.release("status").stdout.splitlines()
+    assert first == f"{RUN}-1 serves"
+    assert [f"localhost/{production.name}:{RUN}-1" in line and "(healthy)" in line for line in instances] == [True] * 2
+
+
 def test_nobody_notices_a_release_or_the_way_back(production: Production, pytestconfig: pytest.Config) -> None:
     wanted = 20_000 if pytestconfig.getoption("--all") else 4_000
     second = production.build("2", "app/pages/routes.py", "blueprint = ", "# The second.\nblueprint = ")

@@ -102,7 +102,7 @@ class Stage:
 def stage(render: Render, tmp_path: Path) -> Stage:
     home = tmp_path / "bin"
     home.mkdir()
-    (home / "kubectl").write_text(f"#!{sys.executable}\n{CLUSTER}")
+    (home / "kubectl").write_text(f"#!{sys.executable} -ISB\n{CLUSTER}")  # as quick as can be
     (home / "docker").write_text(f'#!/bin/sh\n[ "$4" = registry/my-service:1.2.3 ] && echo {DIGEST}\n')
     for program in ("kubectl", "docker"):
         (home / program).chmod(0o755)
@@ -217,6 +217,13 @@ def test_what_cannot_be_done_is_one_line(
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "apply Deployment/my-service" not in stage.steps()
+
+
+def test_an_overlay_that_it_cannot_read_is_one_line(stage: Stage) -> None:
+    path = stage.service / "deploy/kubernetes/overlays/staging/kustomization.yaml"
+    path.write_text(path.read_text() + "images: [{name: registry/my-service, newTag: latest}]\n")
+    done = stage("status", "--overlay=staging")
+    assert done.stderr == "overlay staging has no namespace, or no image my-service:by-release\n"
 
 
 def test_without_kubectl_it_says_so(stage: Stage) -> None:

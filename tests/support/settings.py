@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Variable:
     secret: bool
 
 
+@cache
 def read_settings(source: str) -> list[Variable]:
     """The fields of `Settings` that have a variable of their own."""
     variables = []

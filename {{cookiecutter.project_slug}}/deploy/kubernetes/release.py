@@ -81,6 +81,8 @@ class Environment:
         plain = run("kubectl", "kustomize", str(self.folder))
         self.namespace = find(plain, r"^  namespace: (\S+)$")
         self.image = find(plain, rf"^ +(?:- )?image: (\S+/{SLUG}):by-release$")
+        if not (self.namespace and self.image):
+            raise Failure(f"overlay {overlay} has no namespace, or no image {SLUG}:by-release")
 
     def kubectl(self, *command: str, text: str | None = None, show: bool = False) -> str:
         return run("kubectl", f"--namespace={self.namespace}", *command, text=text, show=show)
