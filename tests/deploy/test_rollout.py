@@ -20,6 +20,7 @@ from deploy.conftest import RUN, Builder, Stack, composed
 from support.load import Load
 from support.template import Render
 
+pytestmark = pytest.mark.with_all  # it takes four minutes
 RELEASE = "deploy/compose/release.py"
 FILES = "compose.yaml:deploy/compose/production.yaml:standins.json"
 # The first server to start with this is well, every other one ends.
@@ -53,7 +54,6 @@ BROKEN = {
     "second-ends": ("wsgi.py", "from app import create_app\n", SECOND_ENDS),
     "bad-migration": ("migrations/versions/0003_bad.py", "", BAD_MIGRATION),
 }
-WITH_ALL = {"never-ready", "ends-at-once", "second-ends"}  # these take their time
 
 
 class Visitors(Load):
@@ -175,14 +175,13 @@ def test_status_says_what_serves_and_on_which_instances(production: Production) 
     assert [f"localhost/{production.name}:{RUN}-1" in line and "(healthy)" in line for line in instances] == [True] * 2
 
 
-def test_nobody_notices_a_release_or_the_way_back(production: Production, pytestconfig: pytest.Config) -> None:
-    wanted = 20_000 if pytestconfig.getoption("--all") else 4_000
+def test_nobody_notices_a_release_or_the_way_back(production: Production) -> None:
     second = production.build("2", "app/pages/routes.py", "blueprint = ", "# The second.\nblueprint = ")
     with Writer(production) as writer:
         load = production.visitors()
         try:
             load.wait_for_answers(50)
-            while load.outcomes["answered"] < wanted:
+            while load.outcomes["answered"] < 20_000:
                 assert production.done("deploy", second) == f"{second} serves; before it: {RUN}-1"
                 assert sorted(production.instances().values()) == [second] * 2
                 assert production.done("rollback") == f"{RUN}-1 serves; before it: {second}"
@@ -193,7 +192,6 @@ def test_nobody_notices_a_release_or_the_way_back(production: Production, pytest
     assert writer.statuses.keys() == {"201"}, writer.statuses
 
 
-@pytest.mark.with_all
 def test_a_release_that_stops_all_before_it_starts_one_would_be_noticed(production: Production) -> None:
     script = production.folder / RELEASE
     whole = script.read_text()
@@ -220,9 +218,7 @@ def test_an_unknown_release_is_told_with_the_mend(production: Production) -> Non
     )
 
 
-@pytest.mark.parametrize(
-    "defect", [pytest.param(name, marks=pytest.mark.with_all if name in WITH_ALL else ()) for name in BROKEN]
-)
+@pytest.mark.parametrize("defect", BROKEN)
 def test_a_broken_release_leaves_the_old_one_serving(production: Production, defect: str) -> None:
     version = production.build(defect, *BROKEN[defect])
     before = production.instances()

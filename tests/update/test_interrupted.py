@@ -101,7 +101,8 @@ def saboteur(service: Live, tmp_path: Path) -> Path:
     return flag
 
 
-@pytest.mark.parametrize("next_command", [(), pytest.param(("--abort",), marks=pytest.mark.with_all)])
+@pytest.mark.with_all
+@pytest.mark.parametrize("next_command", [(), ("--abort",)])
 def test_after_a_power_failure_the_next_command_puts_back_what_was_half_done(
     service: Live, saboteur: Path, next_command: tuple[str, ...]
 ) -> None:
