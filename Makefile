@@ -29,7 +29,7 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 	@.venv/bin/python scripts/suites.py unit render
 
 test: lint ## All that fits into 25 minutes: what CI runs
-	@.venv/bin/python scripts/suites.py unit deploy+render,update,data boot
+	@.venv/bin/python scripts/suites.py unit render update data boot deploy
 
 test-all: lint ## Everything: each worker class through every test
 	@.venv/bin/python scripts/suites.py --all unit render update data boot deploy

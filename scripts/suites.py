@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
-# Rendering is work for every core. Servers wait most of the time: two files of tests at once leave each a core. In the
-# order of their names, long files are not last. `deploy` waits most of all, and beside it others find room, but for
-# `boot`, which measures.
+# Rendering is work for every core. Servers wait most of the time: two files of tests at once leave each a core, and those
+# of `data`, which measure least, go by three. In the order of their names, long files are not last.
 RENDERS = ["-n", "auto"]
 BY_FILE = ["--dist", "loadfile", "--no-loadscope-reorder"]
 OPTIONS = {
     "unit": RENDERS,
     "render": RENDERS,
     "update": RENDERS,
-    "data": ["-n", "2", *BY_FILE],
+    "data": ["-n", "3", *BY_FILE],
     "boot": ["-n", "2", *BY_FILE],
     "deploy": [],
 }

@@ -96,6 +96,7 @@ def test_no_layer_has_a_secret_a_test_or_the_history_of_the_code(
     assert find_intruders(docker, image, base_of(builder, folder), tmp_path / "image.tar") == []
 
 
+@pytest.mark.with_all
 def test_what_dockerignore_keeps_out_would_be_found(
     docker: Docker, builder: Builder, folder: Path, image: str, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_a_change_of_code_changes_the_last_layer_alone(
     ]
 
 
+@pytest.mark.with_all
 def test_a_change_that_touches_the_packages_would_be_seen(
     builder: Builder, folder: Path, image: str, tmp_path: Path
 ) -> None:

@@ -65,7 +65,8 @@ def test_a_round_has_every_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    "question", [pytest.param(name, marks=pytest.mark.with_all if name == "ci" else ()) for name in CHOICES]
+    "question",
+    [pytest.param(name, marks=pytest.mark.with_all if name in ("ci", "worker_class") else ()) for name in CHOICES],
 )
 def test_an_answer_is_switched_and_back(
     template: Template, tmp_path: Path, question: str, request: pytest.FixtureRequest
