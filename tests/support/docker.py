@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -17,40 +16,13 @@ from typing import Any
 
 import pytest
 
-from support.packages import find
+from support.packages import find, unpack
 from support.service import Client, wait_for
 from support.template import ROOT
 
 HOME = ROOT / "build" / "docker"
-# Debian 12's own engine (20.10) knows neither heredocs nor named contexts. apt is led past the machine's own lists, so
-# nothing is installed; a mirror may fail for a moment.
-FETCH = r"""
-set -eu
-mkdir -p lists/partial cache/archives/partial root
-: >status
-keys=/usr/share/keyrings/debian-archive-keyring.gpg
-echo "deb [signed-by=$keys] http://deb.debian.org/debian trixie main" >sources.list
-cat >apt.conf <<END
-Dir::State "$PWD";
-Dir::State::lists "$PWD/lists";
-Dir::State::status "$PWD/status";
-Dir::Cache "$PWD/cache";
-Dir::Etc::sourcelist "$PWD/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-APT::Sandbox::User "root";
-Acquire::Retries "3";
-Acquire::Languages "none";
-END
-export APT_CONFIG=$PWD/apt.conf
-for attempt in 1 2 3; do
-    apt-get update -q && apt-get download -q docker.io docker-cli docker-buildx docker-compose containerd && break
-done
-for package in *.deb; do dpkg-deb -x "$package" root; done
-rm -rf ./*.deb lists cache root/usr/share
-mkdir -p config
-ln -s ../root/usr/libexec/docker/cli-plugins config/cli-plugins
-"""
+# Debian 12's own engine (20.10) knows neither heredocs nor named contexts.
+ENGINE = ("docker.io", "docker-cli", "docker-buildx", "docker-compose", "containerd")
 MEND = (
     "no Docker engine answers, and one can be started here only by root on Debian. Install and start Docker "
     "(https://docs.docker.com/engine/install/), or: sudo make test"
@@ -156,23 +128,8 @@ def engine() -> Iterator[Docker]:
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with serve(unpack()) as docker:
+        with serve(unpack(*ENGINE, into=HOME)) as docker:
             yield docker
-
-
-def unpack() -> Path:
-    """The folder of Debian's engine, fetched once."""
-    folder = HOME / f"engine-{hashlib.sha256(FETCH.encode()).hexdigest()[:12]}"
-    if not folder.exists():
-        for old in HOME.glob("engine-*"):
-            shutil.rmtree(old)
-        with tempfile.TemporaryDirectory(dir=HOME, prefix="fetch-") as half:
-            done = subprocess.run(["sh", "-c", FETCH], cwd=half, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.fail(f"{done.stdout}{done.stderr}\n{MEND}", pytrace=False)
-            Path(half).rename(folder)
-            Path(half).mkdir()  # for its context to remove
-    return folder
 
 
 @contextlib.contextmanager
@@ -186,11 +143,13 @@ def serve(folder: Path) -> Iterator[Docker]:
         {
             **os.environ,
             "PATH": os.pathsep.join([*map(str, programs), os.environ.get("PATH", os.defpath)]),
-            "DOCKER_CONFIG": str(folder / "config"),
+            "DOCKER_CONFIG": str(state / "config"),
             "DOCKER_HOST": socket,
         }
     )
     (state / "daemon.json").write_text("{}")  # not the machine's
+    (state / "config").mkdir()
+    (state / "config" / "cli-plugins").symlink_to(folder / "root/usr/libexec/docker/cli-plugins")
     command = [
         "setpriv",
         "--pdeathsig",

@@ -19,7 +19,7 @@ TABLE = ROOT / "docs" / "budgets.md"
 ASIDE = ("tests/", "benchmarks/", "docs/", "migrations/versions/", f"{SERVICE.name}/")
 LONGEST = 200  # lines of a file, with its comments, unless its row has a reason
 APP = 3820  # lines of code in the whole of app/
-OWN = 1050  # and in the template's own Python, its tests aside
+OWN = 1030  # and in the template's own Python, its tests aside
 
 Sources = dict[str, str]
 Rows = dict[str, tuple[int, str]]
@@ -130,7 +130,7 @@ def test_a_table_that_fits_is_not_found_fault_with() -> None:
         ({"b.py": "b = 1\n" + "#\n" * 200}, {}, "b.py: 201 lines with comments, and no reason"),
         ({}, {"b.py": (9, "it is a list")}, "b.py: 1 lines with comments, and it is a list"),
         ({"service/app/a.py": "a = 1\n" * 3821}, {}, "service/app/: 3821 lines of code, and a budget of 3820"),
-        ({"b.py": "b = 1\n" * 1051}, {}, "the template's own: 1051 lines of code, and a budget of 1050"),
+        ({"b.py": "b = 1\n" * 1031}, {}, "the template's own: 1031 lines of code, and a budget of 1030"),
     ],
 )
 def test_what_does_not_fit_is_found(sources: Sources, rows: Rows, finding: str) -> None:

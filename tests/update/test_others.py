@@ -70,17 +70,22 @@ def commit(folder: Path) -> None:
     git(folder, "commit", "--quiet", "--allow-empty", "--message", "Ours")
 
 
+def keep(service: Path, scenario: Scenario) -> None:
+    """In git, as it was made and as its team changed it."""
+    git(service, "init", "--quiet")
+    commit(service)
+    for edit in scenario.team:
+        edit(service)
+    commit(service)
+
+
 def with_cruft(tools: Path, environ: dict[str, str], template: Template, scenario: Scenario, folder: Path) -> Outcome:
     since, to = reach(template, scenario)
     answers = json.dumps(dict(scenario.answers))
     command = [tools / "cruft", "create", template.folder, "--no-input", "--default-config", "--extra-context", answers]
     assert run(folder, environ, *command, "--checkout", f"v{since}") == 0
     service = folder / "my-service"
-    git(service, "init", "--quiet")
-    commit(service)
-    for edit in scenario.team:
-        edit(service)
-    commit(service)
+    keep(service, scenario)
     return service, run(service, environ, tools / "cruft", "update", "--skip-apply-ask", "--checkout", f"v{to}")
 
 
@@ -99,11 +104,7 @@ def with_copier(tools: Path, environ: dict[str, str], template: Template, scenar
     since, to = reach(template, scenario)
     service = folder / "my-service"
     assert run(folder, environ, tools / "copier", "copy", "--defaults", "--vcs-ref", f"v{since}", other, service) == 0
-    git(service, "init", "--quiet")
-    commit(service)
-    for edit in scenario.team:
-        edit(service)
-    commit(service)
+    keep(service, scenario)
     return service, run(service, environ, tools / "copier", "update", "--defaults", "--vcs-ref", f"v{to}")
 
 
