@@ -92,5 +92,6 @@ def test_an_edit_under_make_run_is_not_served(start: Start) -> None:
 
 @pytest.mark.default_class
 def test_make_has_it(folder: Path) -> None:
-    done = subprocess.run(["make", "--dry-run", "dev"], cwd=folder, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "--dry-run", "dev"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "exec .venv/bin/python scripts/dev.py"

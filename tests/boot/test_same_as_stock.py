@@ -184,8 +184,10 @@ def observe(service: Service, collector: Sink) -> dict[str, Any]:
             sent = {"Accept": JSON, **headers, "User-Agent": name, "X-Request-ID": f"request-{name}"}
             with contextlib.suppress(http.client.IncompleteRead, http.client.RemoteDisconnected):
                 service.request(method, path, body, sent)
-        total = "(?:flask_)?http_requests?_total"
-        metrics = service.wait_for_metrics(lambda found: found.total(total) > len(TRAFFIC), "all are counted")
+        counts = "(?:flask_)?http_requests?_total", "(?:flask_)?http_request_duration_seconds_count"
+        metrics = service.wait_for_metrics(
+            lambda found: all(found.total(count) > len(TRAFFIC) for count in counts), "all are counted"
+        )
         assert service.stop() == 0
     log = [line for line in service.log() if not line["logger"].startswith("gunicorn.")]
     routes = {(line["method"], line["path"]): line["route"] for line in log if "route" in line}

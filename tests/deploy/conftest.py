@@ -199,8 +199,11 @@ def stack(builder: Builder, folder: Path, tmp_path_factory: pytest.TempPathFacto
         yield stack
 
 
-def standins(builder: Builder, folder: Path) -> dict[str, Any]:
-    """What Compose is to take instead of the images of registries, and the certificates of this machine."""
+def standins(builder: Builder, folder: Path, *profiles: str) -> dict[str, Any]:
+    """What Compose is to take instead of the images of registries, and the certificates of this machine.
+
+    Services of other profiles are left as they are: what nobody starts needs no image.
+    """
     certificates = os.environ.get("SSL_CERT_FILE")
     names = PINNED.findall((folder / "Dockerfile").read_text())
     contexts = {name: f"docker-image://{found}" for name in names if (found := builder.images.find(name)) != name}
@@ -209,7 +212,7 @@ def standins(builder: Builder, folder: Path) -> dict[str, Any]:
     for service, told in yaml.safe_load((folder / "compose.yaml").read_text())["services"].items():
         if "build" in told:
             services[service] = {"build": build}
-        elif (image := told["image"]) in PINNED.findall(f"image: {image}"):
+        elif {*told.get("profiles", ())} <= {*profiles} and PINNED.fullmatch(f"image: {(image := told['image'])}"):
             services[service] = {"image": builder.images.find(image)}
     secrets = {"ca_certificates": {"file": certificates}} if certificates else {}
     return {"services": services, "secrets": secrets}

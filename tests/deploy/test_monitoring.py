@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.conftest import Stack
+from deploy.conftest import Builder, Stack, standins
 from support.packages import find
 from support.service import Client, wait_for
 from support.template import Render
@@ -46,8 +46,9 @@ def test_promtool_finds_what_is_wrong(render: Render, tmp_path: Path, right: str
 
 
 @pytest.fixture(scope="module")
-def monitored(stack: Stack) -> Iterator[Stack]:
+def monitored(builder: Builder, stack: Stack) -> Iterator[Stack]:
     """The stack with its profile, and one instance more."""
+    (stack.folder / "standins.json").write_text(json.dumps(standins(builder, stack.folder, "monitoring")))
     services = ["--wait", "--no-recreate", "--scale=app=2", "app", "prometheus", "grafana"]
     try:
         stack.compose("--profile=monitoring", "up", "--detach", *services)

@@ -63,7 +63,7 @@ def test_its_types_are_strictly_right(service: Path, venv: Path, worker_id: str)
 
 
 def test_its_own_linter_finds_nothing(service: Path, venv: Path) -> None:
-    assert unformatted(service, venv / "bin" / "ruff") == []
+    assert unformatted(service, ruff=venv / "bin" / "ruff") == []
 
 
 def test_the_template_unrendered_is_parsed_and_linted_as_it_stands(source: Path) -> None:

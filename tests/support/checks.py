@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import yaml
@@ -17,6 +18,7 @@ import yaml
 from support.git import would_track
 from support.template import SERVICE
 
+Paths = Sequence[str]  # of the files that git would track
 RUFF = Path(sys.executable).with_name("ruff")
 EMPTY_ON_PURPOSE: frozenset[str] = frozenset()
 # Text of the template that was to be replaced. Flask's own templates have its braces, which are theirs to keep.
@@ -25,21 +27,25 @@ FLASK_TEMPLATES = "app/templates/"
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{name}{digit}" for name in ("com", "lpt") for digit in range(1, 10))}
 
 
-def unparsed(folder: Path) -> list[str]:
+def unparsed(folder: Path, paths: Paths) -> list[str]:
     """Files that what reads them cannot read."""
-    found = []
-    for path in would_track(folder):
-        name = PurePosixPath(path)
-        parse = PARSERS.get(name.suffix) or PARSERS.get(name.name)
+    errors = {path: complaint(PurePosixPath(path).name, (folder / path).read_text(encoding="utf-8")) for path in paths}
+    return [f"{path} is unparsed: {error}" for path, error in errors.items() if error]
+
+
+@cache  # most files are those of the service before
+def complaint(name: str, text: str) -> str:
+    """What its parser says against a file's text, if anything."""
+    parse = PARSERS.get(PurePosixPath(name).suffix) or PARSERS.get(name)
+    try:
         if parse:
-            try:
-                parse((folder / path).read_text(encoding="utf-8"))
-            except (ValueError, SyntaxError, yaml.YAMLError, configparser.Error) as error:
-                found.append(f"{path} is unparsed: {error}")
-    return found
+            parse(text)
+    except (ValueError, SyntaxError, yaml.YAMLError, configparser.Error) as error:
+        return f"{error}"
+    return ""
 
 
-class ComposeLoader(yaml.SafeLoader):
+class ComposeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML with the tags by which a Compose file replaces what another one has."""
 
 
@@ -63,10 +69,10 @@ PARSERS: dict[str, Callable[[str], object]] = {
 }
 
 
-def leftovers(folder: Path) -> list[str]:
+def leftovers(folder: Path, paths: Paths) -> list[str]:
     """Text of the template that was to be replaced, and names of files with it."""
-    found = [f"{path} has a leftover name" for path in would_track(folder) if re.search(r"[{}]|cookiecutter", path)]
-    for path in would_track(folder):
+    found = [f"{path} has a leftover name" for path in paths if re.search(r"[{}]|cookiecutter", path)]
+    for path in paths:
         for number, line in enumerate((folder / path).read_text(encoding="utf-8").splitlines(), 1):
             marks = {match[0] for match in LEFTOVER.finditer(line)}
             if marks - ({"{%"} if path.startswith(FLASK_TEMPLATES) else set()):
@@ -74,16 +80,16 @@ def leftovers(folder: Path) -> list[str]:
     return found
 
 
-def empty_files(folder: Path) -> list[str]:
+def empty_files(folder: Path, paths: Paths) -> list[str]:
     """Files with nothing in them."""
-    paths = [path for path in would_track(folder) if not (folder / path).read_bytes().strip()]
-    return [f"{path} is empty" for path in paths if path not in EMPTY_ON_PURPOSE]
+    empty = [path for path in paths if not (folder / path).read_bytes().strip()]
+    return [f"{path} is empty" for path in empty if path not in EMPTY_ON_PURPOSE]
 
 
-def untidy(folder: Path) -> list[str]:
+def untidy(folder: Path, paths: Paths) -> list[str]:
     """Files without exactly one newline at their end, and stray blanks."""
     found = []
-    for path in would_track(folder):
+    for path in paths:
         text = (folder / path).read_bytes().decode()
         blank_lines = 2 if path.endswith((".py", ".mako")) else 1
         prose = re.sub(r"^```python.*?^```", "code", text, flags=re.M | re.S)  # ruff sees to the code in a page
@@ -99,10 +105,9 @@ def untidy(folder: Path) -> list[str]:
     return found
 
 
-def illegal_names(folder: Path) -> list[str]:
+def illegal_names(_: Path, paths: Paths) -> list[str]:
     """Names that Windows cannot have, or cannot tell apart."""
     found = []
-    paths = would_track(folder)
     for path in paths:
         for part in path.split("/"):
             if re.search(r'[<>:"|?*\\\x00-\x1f]|[. ]$', part) or part.split(".")[0].lower() in WINDOWS_DEVICES:
@@ -111,7 +116,7 @@ def illegal_names(folder: Path) -> list[str]:
     return found + [f"{path} differs in case alone" for path in paths if folded.count(path.lower()) > 1]
 
 
-def unformatted(folder: Path, ruff: Path = RUFF) -> list[str]:
+def unformatted(folder: Path, _: Paths = (), ruff: Path = RUFF) -> list[str]:
     """What ruff finds, with the service's own configuration."""
     found = []
     for command in (["check", "--output-format=concise"], ["format", "--check"]):
@@ -122,28 +127,28 @@ def unformatted(folder: Path, ruff: Path = RUFF) -> list[str]:
     return found
 
 
-def altered_python(folder: Path) -> list[str]:
+def altered_python(folder: Path, paths: Paths) -> list[str]:
     """Python that is not byte for byte the template's: it never sees Jinja."""
-    paths = [path for path in would_track(folder) if path.endswith(".py")]
+    python = [path for path in paths if path.endswith(".py")]
     return [
         f"{path} is not the template's"
-        for path in paths
+        for path in python
         if not (SERVICE / path).is_file() or (folder / path).read_bytes() != (SERVICE / path).read_bytes()
     ]
 
 
-def bytecode(folder: Path) -> list[str]:
+def bytecode(folder: Path, _: Paths) -> list[str]:
     """What running the hook left behind; what lies about in the template's own folder is not its doing."""
     paths = [path.relative_to(folder) for path in folder.rglob("__pycache__")]
     return [f"{path} was left behind" for path in paths if not (SERVICE / path).exists()]
 
 
-def open_secrets(folder: Path) -> list[str]:
+def open_secrets(folder: Path, paths: Paths) -> list[str]:
     """Secrets that git would track."""
-    return [f"{path} would be tracked" for path in would_track(folder) if re.search(r"(^|/)\.env$|^secrets/", path)]
+    return [f"{path} would be tracked" for path in paths if re.search(r"(^|/)\.env$|^secrets/", path)]
 
 
-CHECKS: tuple[Callable[[Path], list[str]], ...] = (
+CHECKS: tuple[Callable[[Path, Paths], list[str]], ...] = (
     unparsed,
     leftovers,
     empty_files,
@@ -158,4 +163,5 @@ CHECKS: tuple[Callable[[Path], list[str]], ...] = (
 
 def find_faults(folder: Path) -> list[str]:
     """Everything that every check finds."""
-    return [finding for check in CHECKS for finding in check(folder)]
+    paths = would_track(folder)
+    return [finding for check in CHECKS for finding in check(folder, paths)]
