@@ -10,10 +10,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 export RUFF_NO_CACHE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-quick test-all lint format lock release bench
+.PHONY: help install demo check test test-quick test-kubernetes test-all lint format lock release bench
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 install: .venv/installed ## Install the tools of this repository into .venv
 
@@ -31,8 +31,11 @@ test-quick: lint ## Lint and the suites without servers, under 3 minutes
 test: lint ## All that fits into 25 minutes: what CI runs
 	@.venv/bin/python scripts/suites.py unit render update data boot deploy
 
+test-kubernetes: install ## What a cluster says: the one of KUBECONFIG (and REGISTRY), or one that is brought up here
+	@.venv/bin/python scripts/suites.py kubernetes
+
 test-all: lint ## Everything: each worker class through every test
-	@.venv/bin/python scripts/suites.py --all unit render update data boot deploy
+	@.venv/bin/python scripts/suites.py --all unit render update data boot deploy kubernetes
 
 check: install ## Look for migrations of the service that would hurt, with the service's own linter
 	@.venv/bin/pytest tests/data/test_migrations.py -k hurt_nobody

@@ -22,6 +22,7 @@ OPTIONS = {
     "data": ["-n", "3", *BY_FILE],
     "boot": ["-n", "2", *BY_FILE],
     "deploy": [],
+    "kubernetes": [],
 }
 
 
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
         began = time.monotonic()
         command = [sys.executable, "-m", "pytest", f"tests/{suite}", *OPTIONS[suite], "--durations=8", *options]
         failed = subprocess.run(command, cwd=ROOT, check=False).returncode != 0
-        lines.append(f"{suite:8} {'FAILED' if failed else 'passed'} in {time.monotonic() - began:.0f} s")
+        lines.append(f"{suite:10} {'FAILED' if failed else 'passed'} in {time.monotonic() - began:.0f} s")
     print("== suites", *lines, sep="\n")
     return int(any("FAILED" in line for line in lines))
 
