@@ -19,7 +19,7 @@ OPTIONS = {
     "unit": RENDERS,
     "render": RENDERS,
     "update": RENDERS,
-    "data": ["-n", "3", *BY_FILE],
+    "data": ["-n", "2", *BY_FILE],
     "boot": ["-n", "2", *BY_FILE],
     "deploy": [],
     "kubernetes": [],

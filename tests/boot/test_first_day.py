@@ -98,9 +98,9 @@ def test_make_run_and_make_test_need_nothing_else_also_in_a_clone_without_env(
             assert process.poll() is None, log.read_text()
             assert answer(environ["PORT"], "/api/items") == 200
         assert (folder / ".env").stat().st_mode & 0o777 == 0o600
-        tested = run(folder, environ, "make", "test")
-        assert tested.returncode == 0, tested.stdout + tested.stderr
-        assert "passed" in tested.stdout
+    tested = run(clone, environ, "make", "test")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "passed" in tested.stdout
     assert run(clone, environ, "git", "status", "--porcelain").stdout == "", "nothing that git would add"
     assert (clone / ".env").read_text() != (fresh / ".env").read_text(), "secrets of its own"
 
