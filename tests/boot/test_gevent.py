@@ -86,6 +86,7 @@ def test_async_views_wait_together_too_and_share_the_pool(start: Start, database
         assert {each.result().status for each in asked} == {200}
 
 
+@pytest.mark.with_all
 @GEVENT
 def test_requests_that_wait_for_a_connection_do_not_make_it_unready(start: Start, database: str) -> None:
     service = start(DATABASE_URL=database, WEB_CONCURRENCY="1")

@@ -60,6 +60,7 @@ def enough_descriptors() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 def test_a_thousand_posts_around_every_limit_are_all_answered(start: Start, tmp_path: Path) -> None:
     seen = spaced_posts(start, tmp_path, SECONDS, rounds=5)

@@ -67,6 +67,7 @@ def test_schemathesis_finds_nothing(start: Start, tmp_path: Path) -> None:
     assert [line for line in service.log() if line["level"] == "ERROR"] == []
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 def test_schemathesis_finds_what_is_false(service: Service, tmp_path: Path) -> None:
     document = read_document(service)
@@ -119,6 +120,7 @@ DEFECTS = """
 """
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 def test_a_browser_complains_of_what_is_wrong(browser: Chromium, folder: Path, venv: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy" / "service"

@@ -195,7 +195,11 @@ def test_a_prefix_is_the_proxys_to_strip_and_takes_no_probe_away(start: Start) -
     "level",
     [
         "INFO",
-        *(pytest.param(level, marks=pytest.mark.default_class) for level in ("DEBUG", "WARNING", "ERROR", "CRITICAL")),
+        pytest.param("DEBUG", marks=pytest.mark.default_class),
+        *(
+            pytest.param(level, marks=[pytest.mark.default_class, pytest.mark.with_all])
+            for level in ("WARNING", "ERROR", "CRITICAL")
+        ),
     ],
 )
 def test_every_line_of_output_is_json_at_every_level(start: Start, level: str, send: Send) -> None:
@@ -571,7 +575,6 @@ def test_a_stop_that_comes_while_workers_are_forked_reaches_them(folder: Path, v
         service.clean_up()
 
 
-@pytest.mark.every_class
 def test_a_reload_under_load_loses_nothing(start: Start) -> None:
     service = start(LOG_LEVEL="WARNING")
     before = service.wait_for_workers(2)

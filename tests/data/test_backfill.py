@@ -57,7 +57,9 @@ def how_often(trial: Trial) -> list[list[str]]:
     return trial.sql("SELECT quantity, count(*) FROM items GROUP BY 1 ORDER BY 1")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.with_all)]
+)
 def test_however_it_ends_the_next_run_goes_on_and_each_row_is_done_once(
     filled: Trial, number: signal.Signals, code: int
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_server_starts_without_its_database_and_says_so_in_a_line(
 # A database of somebody else's
 
 
+@pytest.mark.with_all
 def test_a_table_that_is_not_ours_is_told_before_and_when_migrations_meet_it(
     folder: Path, venv: Path, tmp_path: Path, database: str, postgres_server: Postgres
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_table_that_is_not_ours_is_told_before_and_when_migrations_meet_it(
     assert 'relation "items" already exists. If another program made it, name a database' in told[0]
 
 
+@pytest.mark.with_all
 def test_the_migrations_of_another_project_are_told(
     folder: Path, venv: Path, tmp_path: Path, database: str, postgres_server: Postgres
 ) -> None:

@@ -69,6 +69,7 @@ def test_of_fifty_callers_at_once_one_computes(start: Start, redis_url: str, sou
     assert stampede(start(**workers_for_all(redis_url, variant)), source, callers) == 1
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 def test_without_a_lease_all_of_them_would(changed: Changed, redis_url: str, source: Source, variant: str) -> None:
     service = changed({"app/cache.py": [("'NX', ", "")]}, **workers_for_all(redis_url, variant))
@@ -97,6 +98,7 @@ def test_what_was_computed_before_a_write_is_not_kept_after_it(service: Service,
     assert source.ask(service).json["value"] == "newer"
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 @pytest.mark.parametrize(
     ("right", "wrong"),

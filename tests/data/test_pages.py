@@ -129,6 +129,7 @@ def test_heavy_reads(copy: Path, venv: Path, migrated: str, postgres_server: Pos
         assert reader.run(check).stdout == "1\n", "the check can fail"
 
 
+@pytest.mark.with_all
 @pytest.mark.parametrize(("how", "read"), [("CONCURRENTLY", True), ("", False)])
 def test_nobody_waits_for_a_refresh_that_is_concurrent(
     copy: Path, venv: Path, migrated: str, postgres_server: Postgres, how: str, read: bool
@@ -159,6 +160,7 @@ def test_backup(copy: Path, venv: Path, migrated: str, postgres_server: Postgres
     reader.follow("backup.md")
 
 
+@pytest.mark.with_all
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_restore_with_a_defect_is_noticed(
     copy: Path, venv: Path, migrated: str, postgres_server: Postgres, defect: str

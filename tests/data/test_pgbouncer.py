@@ -75,6 +75,7 @@ def test_thousands_of_reads_and_writes_through_it_all_succeed(
     assert postgres_server.sql("SELECT count(*), sum(quantity) FROM items", migrated) == [["600", "4200"]]
 
 
+@pytest.mark.with_all
 @THREADED
 def test_prepared_statements_through_it_would_fail(changed: Changed, pooler: Postgres, migrated: str) -> None:
     # psycopg prepares what it has seen five times, and begins to count again at each rollback.

@@ -225,6 +225,7 @@ def test_workers_share_no_connection_though_the_master_has_used_one(
     assert len(postgres_server.sql(OURS, migrated)) <= 1 + 3 * 4
 
 
+@pytest.mark.with_all
 @pytest.mark.default_class
 def test_a_pool_that_came_through_the_fork_would_be_shared(changed: Changed, migrated: str) -> None:
     defect = {"app/server/hooks.py": [("forget_connections(application())", "pass")]}

@@ -82,6 +82,7 @@ def test_two_hundred_increments_at_once_lose_none(start: Start, migrated: str) -
     assert [line for line in service.log() if line["level"] == "ERROR"] == []
 
 
+@pytest.mark.with_all
 def test_increments_without_a_version_are_lost(start: Start, migrated: str) -> None:
     service = start(DATABASE_URL=migrated, LOG_LEVEL="WARNING")
     where = create(service, "counter").headers["Location"]

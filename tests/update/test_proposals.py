@@ -124,7 +124,6 @@ class Repository:
         return git(self.remote, "log", "-1", "--format=%B", branch)
 
 
-BOTH = pytest.mark.parametrize("repository", ["github", "gitlab"], indirect=True)
 ONE_IN_CI = pytest.mark.parametrize(
     "repository", ["github", pytest.param("gitlab", marks=pytest.mark.with_all)], indirect=True
 )
@@ -135,7 +134,7 @@ def repository(request: pytest.FixtureRequest, template: Template, tmp_path: Pat
     return Repository(tmp_path, template.fork(tmp_path / "fork"), request.param)
 
 
-@BOTH
+@ONE_IN_CI
 def test_news_is_proposed_as_a_branch_with_the_merge(repository: Repository, tmp_path: Path) -> None:
     template = repository.make().template.release(NEWS)
     before = git(repository.remote, "rev-parse", "master")
