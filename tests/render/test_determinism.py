@@ -52,7 +52,7 @@ MACHINES = {
 }
 
 
-@pytest.mark.parametrize(("machine", "umask"), zip(MACHINES.values(), [0, 0o077] * 2, strict=True), ids=MACHINES)
+@pytest.mark.parametrize(("machine", "umask"), [*zip(MACHINES.values(), [0, 0o077] * 2, strict=True)], ids=MACHINES)
 def test_another_machine_renders_the_same_bytes_without_network_or_programs(
     ask: Ask, tmp_path: Path, machine: dict[str, str], umask: int
 ) -> None:
