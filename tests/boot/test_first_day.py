@@ -48,6 +48,14 @@ def fresh(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def clone(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As somebody else of the team has it: without what git ignores."""
+    folder = tmp_path_factory.mktemp("clone") / "my-service"
+    subprocess.run(["git", "clone", "-q", str(fresh), str(folder)], check=True)
+    return folder
+
+
 def run(folder: Path, environ: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=240, check=False)
 
@@ -81,33 +89,28 @@ def answer(port: str, path: str) -> int | None:
     return None
 
 
-def test_make_run_and_make_test_need_nothing_else_also_in_a_clone_without_env(
-    fresh: Path, environ: dict[str, str], tmp_path: Path
+def test_make_run_and_make_test_need_nothing_else_not_even_env(
+    fresh: Path, clone: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", str(fresh), str(clone)], check=True)
-    for folder in (fresh, clone):
-        assert (folder / ".env").exists() == (folder is fresh)
-        log = tmp_path / f"{folder.name}.log"
-        with running(folder, environ, "make", "run", log=log) as process:
-            wait_for(
-                lambda: answer(environ["PORT"], "/healthz/ready") == 200 or process.poll() is not None,
-                "it is ready",
-                120,
-            )
-            assert process.poll() is None, log.read_text()
-            assert answer(environ["PORT"], "/api/items") == 200
-        assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+    assert not (clone / ".env").exists()
+    log = tmp_path / "log"
+    with running(clone, environ, "make", "run", log=log) as process:
+        wait_for(
+            lambda: answer(environ["PORT"], "/healthz/ready") == 200 or process.poll() is not None, "it is ready", 120
+        )
+        assert process.poll() is None, log.read_text()
+        assert answer(environ["PORT"], "/api/items") == 200
+    assert (clone / ".env").stat().st_mode & 0o777 == 0o600
+    assert (clone / ".env").read_text() != (fresh / ".env").read_text(), "secrets of its own"
     some = {"PYTEST_ADDOPTS": "-k health"}  # all of them are run with the sample deleted, and in tests/render
     tested = run(clone, {**environ, **some}, "make", "test")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "passed" in tested.stdout
     assert run(clone, environ, "git", "status", "--porcelain").stdout == "", "nothing that git would add"
-    assert (clone / ".env").read_text() != (fresh / ".env").read_text(), "secrets of its own"
 
 
-def test_make_alone_shows_what_it_can_do(fresh: Path, environ: dict[str, str]) -> None:
-    shown = run(fresh, environ, "make")
+def test_make_alone_shows_what_it_can_do(clone: Path, environ: dict[str, str]) -> None:
+    shown = run(clone, environ, "make")
     assert shown.returncode == 0
     assert {"make run", "make test", "make migrate"} <= {
         " ".join(line.split()[:2]) for line in shown.stdout.splitlines()
@@ -127,22 +130,22 @@ def test_no_fitting_python_is_one_line_with_the_mend(fresh: Path, environ: dict[
     assert "apt install python3" in lines[0]
 
 
-def test_a_taken_port_is_one_line_with_the_mend(fresh: Path, environ: dict[str, str], tmp_path: Path) -> None:
-    with running(fresh, environ, "make", "run", log=tmp_path / "log"):
+def test_a_taken_port_is_one_line_with_the_mend(clone: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    with running(clone, environ, "make", "run", log=tmp_path / "log"):
         wait_for(lambda: answer(environ["PORT"], "/healthz/live") == 200, "it answers", 120)
-        refused = run(fresh, environ, "make", "run")
+        refused = run(clone, environ, "make", "run")
     assert refused.returncode != 0
     (line,) = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
     assert f"PORT={int(environ['PORT']) + 1}" in line
 
 
-def test_a_caller_s_environment_beats_the_env_file(fresh: Path, environ: dict[str, str], tmp_path: Path) -> None:
-    production = run(fresh, {**environ, "APP_ENV": "production"}, "make", "migrate")
+def test_a_caller_s_environment_beats_the_env_file(clone: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    production = run(clone, {**environ, "APP_ENV": "production"}, "make", "migrate")
     assert production.returncode != 0
     assert "DATABASE_URL: is missing" in production.stderr
     assert "SECRET_KEY: is missing" in production.stderr, "no production command reads .env"
     elsewhere = {**environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'elsewhere.db'}"}
-    assert run(fresh, elsewhere, "make", "migrate").returncode == 0
+    assert run(clone, elsewhere, "make", "migrate").returncode == 0
     assert (tmp_path / "elsewhere.db").exists()
 
 

@@ -90,6 +90,7 @@ class Clients:
                     self._write(f"{number}-{self.rounds[number]}", at)
                 else:
                     self._probe(instances)
+                self._stop.wait(0.05)
             except (OSError, KeyError, ValueError, AssertionError) as error:
                 self.errors.append(repr(error))
 
@@ -112,7 +113,6 @@ class Clients:
         for service in instances:
             answers = (service.get("/healthz/ready") for _ in range(3))
             assert any(answer.status == 200 for answer in answers), "it is not ready, three times"
-        self._stop.wait(0.02)
 
 
 @dataclass

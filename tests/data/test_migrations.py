@@ -80,18 +80,24 @@ DO $$ BEGIN
 FOR turn IN 1..600 LOOP
     PERFORM pg_stat_clear_snapshot();
     EXIT WHEN (SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name LIKE '%-migrations') >= 10;
+        WHERE datname = current_database() AND application_name LIKE '%-migrations') >= TOGETHER;
     PERFORM pg_sleep(0.1);
 END LOOP; END $$
 """
 
 
-def test_ten_at_once_make_one_migration_of_each(trial: Trial, database: str) -> None:
+@pytest.mark.parametrize("together", [4, pytest.param(10, marks=pytest.mark.with_all)])
+def test_some_at_once_make_one_migration_of_each(trial: Trial, database: str, together: int) -> None:
     """On an empty database, where there is no table of revisions to meet at."""
-    trial.execute("t1", "CREATE TABLE log (n integer)", WHEN_ALL_ARE_THERE, "INSERT INTO log VALUES (1)")
-    runs = [trial.start(DATABASE_URL=database) for _ in range(10)]
+    trial.execute(
+        "t1",
+        "CREATE TABLE log (n integer)",
+        WHEN_ALL_ARE_THERE.replace("TOGETHER", f"{together}"),
+        "INSERT INTO log VALUES (1)",
+    )
+    runs = [trial.start(DATABASE_URL=database) for _ in range(together)]
     outputs = [run.communicate(timeout=120)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * 10, outputs
+    assert [run.returncode for run in runs] == [0] * together, outputs
     assert trial.server.sql("SELECT n FROM log", database) == [["1"]]
     done = [line for output in outputs for line in lines(output) if line["message"].endswith("-> t1, A trial: done")]
     assert len(done) == 1

@@ -192,9 +192,11 @@ class Service(Client):
         return self.process.wait(seconds)
 
     def clean_up(self) -> None:
+        """End it as Ctrl-C does: whoever is interested in a stop has stopped it."""
         if self.process.poll() is None:
+            self.signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.stop()
+                self.process.wait(5)
         for pid in self.session():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
