@@ -205,14 +205,17 @@ def standins(builder: Builder, folder: Path, *profiles: str) -> dict[str, Any]:
     Services of other profiles are left as they are: what nobody starts needs no image.
     """
     certificates = os.environ.get("SSL_CERT_FILE")
-    names = PINNED.findall((folder / "Dockerfile").read_text())
-    contexts = {name: f"docker-image://{found}" for name in names if (found := builder.images.find(name)) != name}
+    told = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    taken = {
+        service: one["image"]
+        for service, one in told.items()
+        if {*one.get("profiles", ())} <= {*profiles} and PINNED.fullmatch(f"image: {one.get('image')}")
+    }
+    bases = {*PINNED.findall((folder / "Dockerfile").read_text())}
+    images = builder.images.find_all(bases | {*taken.values()})
+    contexts = {name: f"docker-image://{images[name]}" for name in bases if images[name] != name}
     build = {"additional_contexts": contexts, "secrets": ["ca_certificates"] if certificates else []}
-    services: dict[str, Any] = {}
-    for service, told in yaml.safe_load((folder / "compose.yaml").read_text())["services"].items():
-        if "build" in told:
-            services[service] = {"build": build}
-        elif {*told.get("profiles", ())} <= {*profiles} and PINNED.fullmatch(f"image: {(image := told['image'])}"):
-            services[service] = {"image": builder.images.find(image)}
+    services: dict[str, Any] = {service: {"build": build} for service, one in told.items() if "build" in one}
+    services |= {service: {"image": images[image]} for service, image in taken.items()}
     secrets = {"ca_certificates": {"file": certificates}} if certificates else {}
     return {"services": services, "secrets": secrets}

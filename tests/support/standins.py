@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import re
 import subprocess
+import threading
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +38,7 @@ class Images:
 
     docker: Docker
     had: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def find(self, name: str) -> str:
         """The name under which the engine has an image: its own, or that of its stand-in."""
@@ -45,11 +49,16 @@ class Images:
             self.had[name] = name if pulled.returncode == 0 else self.build(name)
         return self.had[name]
 
+    def find_all(self, names: Collection[str]) -> dict[str, str]:
+        """The same for several, side by side: building one is to wait for packages most of the time."""
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(names, pool.map(self.find, names), strict=True))
+
     def contexts(self, dockerfile: Path) -> list[str]:
         """Options of `docker build` that lead the pinned images of a Dockerfile, which stays as it is, to what is here."""
         options = []
-        for name in PINNED.findall(dockerfile.read_text(encoding="utf-8")):
-            if (found := self.find(name)) != name:
+        for name, found in self.find_all({*PINNED.findall(dockerfile.read_text(encoding="utf-8"))}).items():
+            if found != name:
                 options += ["--build-context", f"{name}=docker-image://{found}"]
         return options
 
@@ -62,7 +71,8 @@ class Images:
         if recipe.name == "uv":
             context = fetch_uv(tag)
         else:
-            self.build_debian()
+            with self.lock:
+                self.build_debian()
         self.docker.run("build", "--quiet", "--tag", standin, "--file", recipe / "Dockerfile", context)
         return standin
 
