@@ -305,9 +305,13 @@ def test_every_request_is_counted_once_through_reload_recycling_and_kill(start: 
     os.kill(victim, signal.SIGKILL)
     service.wait_for_workers(2, without={victim})
     ask(100)
-    metrics = service.wait_for_metrics(lambda m: counted(m, "/api/items") == 400, "400 counted after a kill")
-    assert metrics.total("http_request_duration_seconds_count", route="/api/items") == 400
-    assert metrics.total("http_requests_in_flight") == 0
+    service.wait_for_metrics(
+        lambda m: (
+            counted(m, "/api/items") == m.total("http_request_duration_seconds_count", route="/api/items") == 400
+            and m.total("http_requests_in_flight") == 0
+        ),
+        "400 counted after a kill, and timed, and none in flight",
+    )
 
 
 def test_what_was_in_flight_in_a_killed_worker_is_forgotten(start: Start, send: Send) -> None:
