@@ -11,16 +11,17 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Rendering is work for every core. Servers wait most of the time: two files of tests at once leave each a core, and those
-# of `data`, which measure least, go by three. In the order of their names, long files are not last.
+# Rendering is work for every core. Servers wait most of the time: two tests at once leave each a core, and a third one
+# would only make all of them slower. A worker that is done takes tests of the other's, else most tests of a file stay
+# together, and what its fixtures made is used again.
 RENDERS = ["-n", "auto"]
-BY_FILE = ["--dist", "loadfile", "--no-loadscope-reorder"]
+SERVES = ["-n", "2", "--dist", "worksteal"]
 OPTIONS = {
     "unit": RENDERS,
     "render": RENDERS,
     "update": RENDERS,
-    "data": ["-n", "2", *BY_FILE],
-    "boot": ["-n", "2", *BY_FILE],
+    "data": SERVES,
+    "boot": SERVES,
     "deploy": [],
     "kubernetes": [],
 }
