@@ -71,6 +71,18 @@ class Builder:
         return ["--tag", f"{RUN}/{tag}", *secrets, *self.images.contexts(folder / "Dockerfile")]
 
 
+def edited(folder: Path, to: Path, file: str = "", old: str = "", new: str = "") -> Path:
+    """A copy of a service, anew, in which something may be changed: `new` for `old`, or for all of the file."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(folder, to, symlinks=True)
+    if file:
+        path = to / file
+        text = path.read_text() if old else ""
+        assert old in text
+        path.write_text(text.replace(old, new) if old else new)
+    return to
+
+
 @pytest.fixture(scope="session")
 def builder(docker: Docker) -> Builder:
     return Builder(docker, Images(docker))

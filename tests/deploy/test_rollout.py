@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from deploy.conftest import RUN, Builder, Stack, composed
+from deploy.conftest import RUN, Builder, Stack, composed, edited
 from support.load import Load
 from support.template import Render
 
@@ -102,13 +102,7 @@ class Production(Stack):
     def build(self, version: str, file: str = "", old: str = "", new: str = "") -> str:
         """The image of a release, in which something may be changed; the name of the version."""
         version = f"{RUN}-{version}"
-        source = self.folder.with_name(version)
-        shutil.copytree(self.folder, source, symlinks=True)
-        if file:
-            path = source / file
-            text = path.read_text() if old else ""
-            assert old in text
-            path.write_text(text.replace(old, new) if old else new)
+        source = edited(self.folder, self.folder.with_name(version), file, old, new)
         image = self.builder.build(source, version, f"--build-arg=APP_VERSION={version}")
         self.docker.run("tag", image, f"localhost/{self.name}:{version}")
         return version

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy.conftest import Builder
+from deploy.conftest import Builder, edited
 from support.cluster import Cluster, cluster
 from support.docker import Docker, engine
 from support.load import Load
@@ -120,14 +120,7 @@ class Team:
 
     def build(self, version: str, file: str = "", old: str = "", new: str = "") -> str:
         """The image of a release, in which something may be changed, by its digest; the nodes have it."""
-        source = self.folder.with_name(f"{self.folder.name}-{version}")
-        shutil.rmtree(source, ignore_errors=True)
-        shutil.copytree(self.folder, source, symlinks=True)
-        if file:
-            path = source / file
-            text = path.read_text() if old else ""
-            assert old in text
-            path.write_text(text.replace(old, new) if old else new)
+        source = edited(self.folder, self.folder.with_name(f"{self.folder.name}-{version}"), file, old, new)
         image = self.builder.build(source, f"kubernetes-{version}", f"--build-arg=APP_VERSION={version}")
         return self.cluster.load(self.builder.docker, image, f"localhost/{SLUG}")
 
