@@ -71,7 +71,8 @@ def is_cpus(answer: str) -> bool:
 
 
 def is_memory(answer: str) -> bool:
-    return bool(re.fullmatch(r"[0-9]{1,7}", answer)) and 128 <= int(answer) <= 2**20
+    """From what `app/capacity.py` counts for one worker, or preflight would refuse what was asked for."""
+    return bool(re.fullmatch(r"[0-9]{1,7}", answer)) and 130 <= int(answer) <= 2**20
 
 
 def is_replicas(answer: str) -> bool:
@@ -95,7 +96,7 @@ RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
         "localhost, or a host name of small letters, digits, hyphens and dots, like shop.example.com",
     ),
     "cpus": (is_cpus, "a number from 0.1 to 256, like 1 or 0.5"),
-    "memory_mb": (is_memory, "a whole number of megabytes from 128 to 1048576"),
+    "memory_mb": (is_memory, "a whole number of megabytes from 130 to 1048576"),
     "max_replicas": (is_replicas, "a whole number from 1 to 1000"),
     "container_registry": (
         is_registry,

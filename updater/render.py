@@ -64,7 +64,8 @@ def render(work: Path, side: Side) -> Path:
         check=False,
     )
     if done.returncode:
-        refuse((done.stdout + done.stderr).strip().rpartition("\n")[2] or "cookiecutter failed")
+        said = (done.stdout + done.stderr).partition("\nContext: {")[0]  # then all answers follow, one a line
+        refuse(said.strip().rpartition("\n")[2] or "cookiecutter failed")
     (folder,) = output.iterdir()
     return folder
 

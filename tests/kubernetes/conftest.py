@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -136,6 +138,25 @@ class Team:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def follow(self, command: str, **names: str) -> str:
+        """What a command of the service's docs prints, with these for the names in capitals."""
+        for name, value in names.items():
+            command = re.sub(rf"\b{name}\b", value, command)
+        words = [word for word in shlex.split(command) if word != "-it"]  # there is no terminal
+        if words[0] == "kubectl":
+            return self.kubectl(*words[1:])
+        assert words[0] == "python3"
+        done = subprocess.run(
+            [sys.executable, *words[1:]],
+            cwd=self.folder,
+            env=self.cluster.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def pods(self, component: str = "web") -> list[Any]:
         """The pods of a part of the service that were not told to end."""
         selector = f"--selector=app.kubernetes.io/name={SLUG},app.kubernetes.io/component={component}"
@@ -237,6 +258,14 @@ def folder(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "[databases]\n* = host=postgres.data port=5432\n"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tasks(folder: Path) -> dict[str, list[str]]:
+    """The commands of each row of the table of day two, by what the row is about."""
+    text = (folder / "docs/kubernetes.md").read_text().partition("## Day two")[2]
+    rows = re.findall(r"^\| ([^|]+) \| (.+) \|$", text, re.M)
+    return {task: [part for part in re.findall(r"`([^`]+)`", cell) if " " in part] for task, cell in rows}
 
 
 def make_secret(cluster: Cluster, namespace: str, database: str = "app") -> None:

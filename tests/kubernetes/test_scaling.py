@@ -1,4 +1,4 @@
-"""More pods when there is more to do."""
+"""More pods when there is more to do, or somebody says so. They stay for five minutes, so these tests are the last."""
 
 from __future__ import annotations
 
@@ -37,3 +37,10 @@ def test_pods_are_added_when_theirs_are_busy(team: Team) -> None:
         wait_for(lambda: scaler()["status"]["desiredReplicas"] > 3, "more pods are asked for", 300)
         wait_for(lambda: len(team.ready()) > 3, "and are ready", 300)
     assert "SuccessfulRescale" in team.kubectl("get", "events", "--field-selector=reason=SuccessfulRescale")
+
+
+def test_there_are_as_many_as_somebody_asks_for_by_hand(team: Team, tasks: dict[str, list[str]]) -> None:
+    (command,) = [one for one in tasks["scale by hand"] if one.startswith("kubectl")]
+    assert '"minReplicas":6' in command
+    team.follow(command.replace('"minReplicas":6', '"minReplicas":5'))  # the most that this service may have
+    wait_for(lambda: len(team.ready()) == 5, "there are five", 300)

@@ -1,5 +1,5 @@
 """`deploy/kubernetes/release.py` with a stand-in for the cluster, which plays what it is told and writes down what it was
-asked: in which order, and what is said when something fails. tests/deploy has the same on a cluster."""
+asked: in which order, and what is said when something fails. tests/kubernetes has the same on a cluster."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support.kubectl import find_kubectl
 from support.template import QUESTIONS, Render
@@ -116,6 +117,7 @@ def stage(render: Render, tmp_path: Path) -> Stage:
 BEFORE = ["apply what goes before", "rollout status deployment/my-service-pgbouncer"]
 MIGRATION = ["delete job my-service-migrate", "apply Job/my-service-migrate"]
 ROLLOUT = ["apply Deployment/my-service", "rollout status deployment/my-service"]
+RUN = ["delete job my-service-run", "apply Job/my-service-run"]
 SMOKE = ["delete job my-service-smoke", "apply Job/my-service-smoke"]
 
 
@@ -183,6 +185,28 @@ def test_the_way_back_and_forth(stage: Stage) -> None:
     assert stage("status").stdout.startswith(f"1.2.3 (registry/my-service@{DIGEST}) in my-service-production\n")
 
 
+def test_a_command_runs_in_a_job_of_what_serves(stage: Stage) -> None:
+    stage("deploy", "1.2.3")
+    stage.steps()
+    told = stage("run", "--dry-run", "--", "flask", "backfill", "--pause", "1")
+    (job,) = yaml.safe_load_all(told.stdout)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry/my-service@{DIGEST}"
+    assert container["command"] == ["flask", "backfill", "--pause", "1"]
+    assert "initContainers" not in job["spec"]["template"]["spec"]
+    assert kustomized(stage.steps()) == []
+    done = stage("run", "--", "flask", "preflight")
+    assert done.returncode == 0, done.stderr
+    assert kustomized(stage.steps()) == [*RUN, "logs job/my-service-run"]
+    stage.set(fails=["my-service-run"])
+    done = stage("run", "--", "flask", "preflight")
+    assert (done.returncode, done.stderr) == (1, "job my-service-run failed, as it says above\n")
+
+
+def test_options_may_stand_anywhere(stage: Stage) -> None:
+    assert stage("deploy", "--overlay=staging", "1.2.3").stdout.endswith("1.2.3 serves\n")
+
+
 def test_a_dry_run_changes_nothing(stage: Stage) -> None:
     done = stage("deploy", "1.2.3", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -193,12 +217,15 @@ def test_a_dry_run_changes_nothing(stage: Stage) -> None:
 WRONG: list[tuple[dict[str, object], list[str], str]] = [
     ({}, ["deploy"], "usage: release.py deploy VERSION"),
     ({}, ["rollback", "1.2.3"], "usage: release.py deploy VERSION"),
+    ({}, ["run"], "usage: release.py deploy VERSION"),
+    ({}, ["status", "--", "flask"], "usage: release.py deploy VERSION"),
+    ({}, ["run", "--", "flask"], "nothing was released to my-service-production yet: make deploy VERSION=1.2.3"),
     ({}, ["rollback"], "nothing was released to my-service-production yet: make deploy VERSION=1.2.3"),
     ({}, ["status"], "nothing was released to my-service-production yet: make deploy VERSION=1.2.3"),
     ({}, ["deploy", "1.2.3", "--overlay=test"], "there is no overlay test; there are: production, staging"),
     ({}, ["deploy", "1.2.4"], "Without Docker, name it: release.py deploy registry/my-service@sha256:..."),
     ({}, ["deploy", "a b"], "a b is neither a version like 1.2.3 nor an image by digest: NAME@sha256:..."),
-    ({"busy": True}, ["deploy", "1.2.3"], "job my-service-migrate is under way: another release?"),
+    ({"busy": True}, ["deploy", "1.2.3"], "job my-service-migrate is under way, by somebody else?"),
     (
         {"fails": ["deployment/my-service-pgbouncer"]},
         ["deploy", "1.2.3"],

@@ -19,7 +19,7 @@ TEXTS = {
     "description": ["A Flask service.", "1", "B\u00fccher/\u65e5\u672c\u8a9e ".ljust(200, "y")],
     "domain_name": ["localhost", "a.b", f"{'l' * 63}.xn--bcher-kva.example.com"],
     "cpus": ["1", "0.1", "256"],
-    "memory_mb": ["512", "128", "1048576"],
+    "memory_mb": ["512", "130", "1048576"],
     "max_replicas": ["10", "1", "1000"],
     "container_registry": ["localhost", "a", f"registry.example.com:5000/{'folder-' * 10}x/y.z_0"],
 }

@@ -22,7 +22,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class Node(Cluster):
 
     state: Path
     process: subprocess.Popen[bytes]
-    programs: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    programs: dict[str, subprocess.Popen[bytes]]
 
     def command(self, *command: str | Path) -> list[str]:
         """A command as one gives it on the node."""
@@ -220,7 +220,9 @@ def bring_up(programs: Path, debian: Path) -> Iterator[Node]:
             "KUBECONFIG": str(state / "config" / "admin.json"),
         }
         stack.enter_context(cgroups())
-        node = Node(environ, state, stack.enter_context(namespaces(state, environ)))
+        started: dict[str, subprocess.Popen[bytes]] = {}
+        stack.callback(lambda: [program.wait(60) for program in started.values()])
+        node = Node(environ, state, stack.enter_context(namespaces(state, environ)), started)
         configure(node, debian)
         start_control_plane(node)
         start_node(node)

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+import template_rules
 from support.template import SERVICE, Render, imports, load
 
 SOURCE = SERVICE / "app" / "capacity.py"
@@ -264,3 +265,10 @@ def test_the_card_is_printed_with_the_standard_library_alone(capacity: ModuleTyp
     assert "DO NOT FIT" not in ask(*asked, "--replicas", "2")
     assert json.loads(ask(*asked, "--json", WEB_CONCURRENCY="3", GUNICORN_THREADS="2"))["plan"]["pool_size"] == 2
     assert json.loads(ask(*asked, "--json", WEB_CONCURRENCY="3", GUNICORN_WORKERS="7"))["plan"]["workers"] == 7
+
+
+def test_the_least_memory_that_can_be_answered_holds_a_worker(capacity: ModuleType) -> None:
+    is_memory, _ = template_rules.RULES["memory_mb"]
+    least = next(size for size in range(2**20) if is_memory(str(size)))
+    for worker_class in capacity.THREADS:
+        assert capacity.plan(capacity.Limits(0.1, least, "a test"), worker_class).memory_mb <= least

@@ -94,7 +94,7 @@ BAD = {
         "k\u00e4se.example.com",
     ],
     "cpus": ["0", "0.09", "-1", "257", "1e1", "1,5", "one", "1.", ".5", "1.0001", "nan", "inf", "0x1", "\u0661", "1_0"],
-    "memory_mb": ["0", "127", "1048577", "-512", "512.5", "512MB", "1e3", "99999999", "\u0665\u0661\u0662", "1_000"],
+    "memory_mb": ["0", "129", "1048577", "-512", "512.5", "512MB", "1e3", "99999999", "\u0665\u0661\u0662", "1_000"],
     "max_replicas": ["0", "1001", "-1", "2.5", "many", "\u0663"],
     "container_registry": [
         "GHCR.io/acme",
@@ -117,7 +117,7 @@ GOOD = {
     "description": ["x", "x" * 200, "B\u00fccher/K\u00e4se: 50+50, ja?", "\u65e5\u672c\u8a9e", "\U0001d49clpha"],
     "domain_name": ["localhost", "a.b", "xn--bcher-kva.example.com", "1.example", f"{'a' * 63}.{'long.' * 36}com"],
     "cpus": ["0.1", "0.125", "1.0", "256"],
-    "memory_mb": ["128", "1048576"],
+    "memory_mb": ["130", "1048576"],
     "max_replicas": ["1", "1000"],
     "container_registry": ["localhost", "localhost:5000", "acme", "ghcr.io/acme/shop_eu", "127.0.0.1:5000/a.b-c"],
 }

@@ -84,6 +84,13 @@ def test_an_answer_that_was_withdrawn(template: Template, tmp_path: Path) -> Non
     assert service.update("worker_class=asgi").returncode == 0
 
 
+def test_a_release_that_cannot_be_rendered(template: Template, tmp_path: Path) -> None:
+    fork = template.fork(tmp_path / "fork")
+    service = fork.service(tmp_path / "service", fork.releases[-1])
+    fork.release(append("README.md", "{{ cookiecutter.nothing }}\n"))
+    assert "has no attribute 'nothing'" in service.refused()
+
+
 def rewrite(change: Callable[[dict[str, object]], object]) -> Edit:
     def edit(folder: Path) -> None:
         record = json.loads((folder / ".template.json").read_text())

@@ -1,5 +1,5 @@
-"""Roll a release out in a cluster, go back to the one before, or say what runs: `release.py deploy 1.2.3`, `rollback`,
-`status`.
+"""Roll a release out in a cluster, go back to the one before, say what runs, or run a command beside it:
+`release.py deploy 1.2.3`, `rollback`, `status`, `run -- flask preflight`.
 
 The cluster is the one that kubectl speaks to. What a release needs goes first, then its migration; only when that has
 ended well do pods follow, one after the other, and if they do not become ready the former ones come back. Standard
@@ -70,6 +70,11 @@ def find(text: str, pattern: str) -> str:
     return found[1] if found else ""
 
 
+def patch(kind: str, name: str, *operations: dict[str, Any], **options: bool) -> dict[str, Any]:
+    """What kustomize shall change of a manifest, as JSON Patch says it."""
+    return {"target": {"kind": kind, "name": name}, "patch": json.dumps(operations), "options": options}
+
+
 class Environment:
     """An overlay and the namespace that it describes."""
 
@@ -92,20 +97,20 @@ class Environment:
         found = self.kubectl("get", kind, name, "--ignore-not-found", "--output=json")
         return json.loads(found) if found else {}
 
-    def render(self, image: str, version: str) -> dict[str, str]:
-        """The overlay's manifests with this image in them, by kind and name."""
+    def render(self, image: str, version: str, *patches: dict[str, Any]) -> dict[str, str]:
+        """The overlay's manifests with this image in them, and kustomize's patches, by kind and name."""
         if not DIGEST.fullmatch(image):
             raise Failure(f"{image} is no image by digest")
         name, digest = image.split("@")
         # Of the pods of the service, and of these alone: a label more would start others anew with each release.
         path = f"/spec/template/metadata/labels/{VERSION.replace('/', '~1')}"
-        add_version = {"op": "add", "path": path, "value": version}
+        add_version = patch("Deployment", SLUG, {"op": "add", "path": path, "value": version})
         with tempfile.TemporaryDirectory() as scratch:
             here = Path(scratch).resolve()
             kustomization = {
                 "resources": [os.path.relpath(self.folder, here)],
                 "images": [{"name": self.image, "newName": name, "digest": digest}],
-                "patches": [{"target": {"kind": "Deployment", "name": SLUG}, "patch": json.dumps([add_version])}],
+                "patches": [add_version, *patches],
             }
             (here / "kustomization.yaml").write_text(json.dumps(kustomization), encoding="utf-8")
             whole = run("kubectl", "kustomize", str(here))
@@ -130,7 +135,7 @@ class Environment:
     def run_job(self, name: str, manifest: str) -> None:
         """A Job to its end; its log is shown if that is not a good one."""
         if self.ask("job", name).get("status", {}).get("active"):
-            raise Failure(f"job {name} is under way: another release? kubectl -n {self.namespace} get job {name}")
+            raise Failure(f"job {name} is under way, by somebody else? kubectl -n {self.namespace} get job {name}")
         print(f"job {name}", flush=True)
         self.kubectl("delete", "job", name, "--ignore-not-found", "--wait")
         self.apply(manifest)
@@ -261,6 +266,28 @@ def rollback(environment: Environment) -> None:
         environment.roll(lambda: environment.return_to(former[-1]))
 
 
+def run_once(environment: Environment, command: list[str]) -> None:
+    """Run a command in a Job, with the image, the settings and the secrets of what runs, and print its log."""
+    version, image = environment.running()
+    name, migrate = f"{SLUG}-run", f"{SLUG}-migrate"
+    pod = "/spec/template/spec"
+    other = patch(
+        "Job",
+        migrate,
+        {"op": "replace", "path": "/metadata/name", "value": name},
+        {"op": "replace", "path": f"{pod}/containers/0/command", "value": command},
+        {"op": "remove", "path": f"{pod}/initContainers"},
+        {"op": "remove", "path": "/spec/activeDeadlineSeconds"},
+        allowNameChange=True,
+    )
+    manifest = environment.render(image, version, other)[f"Job/{name}"]
+    if environment.dry_run:
+        print(manifest, end="")
+        return
+    environment.run_job(name, manifest)
+    environment.kubectl("logs", f"job/{name}", show=True)
+
+
 def status(environment: Environment) -> None:
     """Print which release the Deployment is at, and how its pods are."""
     version, image = environment.running()
@@ -273,22 +300,31 @@ def status(environment: Environment) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="release.py", description="Roll a release out in a cluster, or back.")
-    parser.add_argument("action", choices=["deploy", "rollback", "status"])
+    parser.add_argument("action", choices=["deploy", "rollback", "status", "run"])
     parser.add_argument("version", nargs="?", default="", help="the tag of an image, or an image by digest")
     parser.add_argument("--overlay", default="production", help="a folder of overlays/ (%(default)s)")
     parser.add_argument("--patience", type=int, default=600, help="seconds for a rollout, at most (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    asked = parser.parse_args()
-    if (asked.action == "deploy") != bool(asked.version):
-        parser.error("usage: release.py deploy VERSION, or release.py rollback, or release.py status")
+    own = sys.argv[1:]
+    command: list[str] = []
+    if "--" in own:
+        cut = own.index("--")
+        own, command = own[:cut], own[cut + 1 :]
+    asked = parser.parse_intermixed_args(own)
+    if (asked.action == "deploy") != bool(asked.version) or (asked.action == "run") != bool(command):
+        parser.error("usage: release.py deploy VERSION, or rollback, or status, or run -- COMMAND")
     try:
         environment = Environment(asked.overlay, asked.patience, asked.dry_run)
         if asked.action == "deploy":
             deploy(environment, asked.version)
+        elif asked.action == "run":
+            run_once(environment, command)
         else:
             {"rollback": rollback, "status": status}[asked.action](environment)
     except Failure as failure:
         sys.exit(f"{asked.version} is not released: {failure}" if asked.action == "deploy" else str(failure))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was begun goes on in the cluster: make status")
 
 
 if __name__ == "__main__":
