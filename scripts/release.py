@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -66,22 +68,26 @@ def release(version: str) -> None:
 def remember(version: str) -> None:
     """Have the tests of updates begin at this release too, also in a clone that has neither tags nor history."""
     releases = json.loads((ROOT / RELEASES).read_text(encoding="utf-8"))
-    before = max(releases, key=numbers)
-    releases[version] = git("rev-parse", f"v{version}^{{commit}}")
-    # A tag can be annotated; the bundle names the commit, as releases.json does.
-    git("update-ref", f"refs/releases/v{version}", releases[version])
-    git(
-        "bundle",
-        "create",
-        "--quiet",
-        f"{HISTORY}/{version}.bundle",
-        f"refs/releases/v{version}",
-        f"^{releases[before]}",
-    )
-    git("update-ref", "-d", f"refs/releases/v{version}")
+    for known in releases:  # what the new bundle need not hold; only a bundle leads to it
+        git("fetch", "--quiet", "--no-tags", f"{HISTORY}/{known}.bundle", "*:refs/bundled/*")
+    before = releases[max(releases, key=numbers)]
+    releases[version] = leave_bundles_out(version, before)
+    git("update-ref", f"refs/bundled/v{version}", releases[version])
+    git("bundle", "create", "--quiet", f"{HISTORY}/{version}.bundle", f"refs/bundled/v{version}", f"^{before}")
+    for ref in git("for-each-ref", "--format=%(refname)", "refs/bundled").split():
+        git("update-ref", "-d", ref)
     write(RELEASES, json.dumps(releases, indent=2) + "\n")
     git("add", HISTORY, RELEASES)
     git("commit", "--quiet", "--message", f"Updates are tested from {version} on")
+
+
+def leave_bundles_out(version: str, parent: str) -> str:
+    """A commit with the files of a release, less the bundles of those before: each would hold all others once more."""
+    with tempfile.TemporaryDirectory() as scratch:
+        index = f"{scratch}/index"
+        git("read-tree", f"v{version}", index=index)
+        git("rm", "-r", "--cached", "--quiet", HISTORY, index=index)
+        return git("commit-tree", git("write-tree", index=index), "-p", parent, "-m", f"Release {version}")
 
 
 def numbers(version: str) -> list[int]:
@@ -97,8 +103,9 @@ def write(name: str, text: str) -> None:
     (ROOT / name).write_text(text, encoding="utf-8")
 
 
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def git(*arguments: str, index: str | None = None) -> str:
+    environ = {**os.environ, "GIT_INDEX_FILE": index} if index else None
+    done = subprocess.run(["git", *arguments], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         refuse(f"git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
