@@ -28,7 +28,7 @@ def test_the_migration_comes_before_the_pods(team: Team) -> None:
     assert len(team.ready()) == 3
     status = team.done("status")
     (image,) = team.images()
-    assert status.startswith(f"{image.partition(':')[2][:12]} ({image}) in {team.namespace}\n")
+    assert status.startswith(f"{image.partition('@sha256:')[2][:12]} ({image}) in {team.namespace}\n")
     for name in team.ready():
         assert name in status
 
