@@ -182,7 +182,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def build() -> Path:
-    """The folder of the programs that Go builds: once for each state of their sources, 25 minutes on two cores."""
+    """The folder of the programs that Go builds: once for each state of their sources, 20 minutes of CPU."""
     sources = sorted(path for path in RECIPE.rglob("*") if path.suffix in (".go", ".mod", ".sum"))
     version = subprocess.run(["go", "version"], capture_output=True, check=True).stdout
     told = hashlib.sha256(version + b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
