@@ -87,7 +87,8 @@ class Stage:
         path.write_text(json.dumps({**json.loads(path.read_text()), **state}))
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-B", "deploy/kubernetes/release.py", *arguments]
+        # Ctrl-C reaches it also where whoever runs the tests does without.
+        command = ["env", "--default-signal=INT", sys.executable, "-B", "deploy/kubernetes/release.py", *arguments]
         environ = {"PATH": f"{self.home}:{os.defpath}", "HOME": str(self.home)}
         return subprocess.run(command, cwd=self.service, env=environ, capture_output=True, text=True, check=False)
 
@@ -251,6 +252,12 @@ def test_an_overlay_that_it_cannot_read_is_one_line(stage: Stage) -> None:
     path.write_text(path.read_text() + "images: [{name: registry/my-service, newTag: latest}]\n")
     done = stage("status", "--overlay=staging")
     assert done.stderr == "overlay staging has no namespace, or no image my-service:by-release\n"
+
+
+def test_ctrl_c_is_one_line_that_says_what_goes_on(stage: Stage) -> None:
+    (stage.home / "kubectl").write_text("#!/bin/sh\nkill -INT $PPID\n")
+    done = stage("status")
+    assert (done.returncode, done.stderr) == (1, "interrupted; what was begun goes on in the cluster: make status\n")
 
 
 def test_without_kubectl_it_says_so(stage: Stage) -> None:
