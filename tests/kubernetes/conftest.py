@@ -126,11 +126,15 @@ class Team:
         image = self.builder.build(source, f"kubernetes-{version}", f"--build-arg=APP_VERSION={version}")
         return self.cluster.load(self.builder.docker, image, f"localhost/{SLUG}")
 
-    def release(self, action: str, image: str = "", *options: str) -> subprocess.CompletedProcess[str]:
-        """`make deploy`, `make rollback` or `make status`, however it ends."""
-        command = ["make", action, f"VERSION={image}", f"ARGS={' '.join([f'--overlay={self.overlay}', *options])}"]
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command that somebody gives in the repository, however it ends."""
         environ = {**self.cluster.environ, "PYTHON": sys.executable}
         return subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+
+    def release(self, action: str, image: str = "", *options: str) -> subprocess.CompletedProcess[str]:
+        """`make deploy`, `make rollback` or `make status`, however it ends."""
+        told = " ".join([f"--overlay={self.overlay}", *options])
+        return self.run("make", action, f"VERSION={image}", f"ARGS={told}")
 
     def done(self, action: str, image: str = "", *options: str) -> str:
         """What it printed; one that fails fails the test."""
@@ -146,14 +150,7 @@ class Team:
         if words[0] == "kubectl":
             return self.kubectl(*words[1:])
         assert words[0] == "python3"
-        done = subprocess.run(
-            [sys.executable, *words[1:]],
-            cwd=self.folder,
-            env=self.cluster.environ,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self.run(sys.executable, *words[1:])
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -25,6 +25,15 @@ Edit = Callable[[Path], object]
 Tree = dict[str, tuple[str, bytes]]
 
 
+def fetch_bundles(into: Path, clone: Path = ROOT) -> dict[str, str]:
+    """Give a repository the releases that the bundles of a clone hold; their commits, by version."""
+    home = clone / "tests" / "update"
+    releases: dict[str, str] = json.loads((home / "releases.json").read_text(encoding="utf-8"))
+    for version in releases:
+        git(into, "fetch", "--quiet", "--no-tags", str(home / "history" / f"{version}.bundle"), "*:refs/bundled/*")
+    return releases
+
+
 class Template:
     """A repository of the template: the earlier releases, and the work tree of this one as the newest.
 
@@ -46,8 +55,7 @@ class Template:
             return self
         self.folder.mkdir()
         git(self.folder, "init", "--quiet", "--initial-branch=main")
-        for version, commit in RELEASES.items():
-            git(self.folder, "fetch", "--quiet", "--no-tags", str(HISTORY / f"{version}.bundle"), "*:refs/bundled/*")
+        for version, commit in fetch_bundles(self.folder).items():
             git(self.folder, "tag", f"v{version}", commit)
             self.releases.append(version)
         git(self.folder, "reset", "--quiet", "--soft", f"v{self.releases[-1]}")

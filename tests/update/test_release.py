@@ -13,15 +13,14 @@ import pytest
 
 from support.edits import change, write
 from support.git import ENVIRON, git
-from support.releases import HISTORY, RELEASES, Template
+from support.releases import HISTORY, RELEASES, Template, fetch_bundles
 from support.template import ROOT
 
 
 def test_every_release_has_a_bundle_that_leads_to_its_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     assert sorted(path.stem for path in HISTORY.iterdir()) == sorted(RELEASES)
-    for version, commit in RELEASES.items():
-        git(tmp_path, "fetch", "--quiet", "--no-tags", str(HISTORY / f"{version}.bundle"), "*:refs/bundled/*")
+    for version, commit in fetch_bundles(tmp_path).items():
         assert git(tmp_path, "rev-parse", f"{commit}^{{commit}}") == commit
         context = json.loads(git(tmp_path, "show", f"{commit}:cookiecutter.json"))
         assert context["__version"] == version
@@ -29,15 +28,11 @@ def test_every_release_has_a_bundle_that_leads_to_its_commit(tmp_path: Path) -> 
 
 def bundled(folder: Path, version: str) -> str:
     """The commit of a release in a clone's bundles, which has all of the release but bundles."""
-    releases = json.loads((folder / "tests" / "update" / "releases.json").read_text())
+    releases = fetch_bundles(folder, folder)
     assert version in releases, "python scripts/release.py --remember VERSION"
-    for known in releases:
-        bundle = folder / "tests" / "update" / "history" / f"{known}.bundle"
-        git(folder, "fetch", "--quiet", "--no-tags", str(bundle), "*:refs/bundled/*")
-    commit: str = releases[version]
-    differing = git(folder, "diff", "--name-only", f"v{version}", commit).split()
+    differing = git(folder, "diff", "--name-only", f"v{version}", releases[version]).split()
     assert [name for name in differing if not name.startswith("tests/update/history/")] == []
-    return commit
+    return releases[version]
 
 
 def test_every_tag_of_this_clone_is_a_release_that_updates_are_tested_from(tmp_path: Path) -> None:
@@ -65,7 +60,7 @@ def release(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=clone, env=ENVIRON, capture_output=True, text=True, check=False)
 
 
-def test_one_command_makes_a_release(clone: Path) -> None:
+def test_one_command_makes_a_release(clone: Path, tmp_path: Path) -> None:
     changelog = (clone / "CHANGELOG.md").read_text()
     first = changelog.index("## ")
     (clone / "CHANGELOG.md").write_text(changelog[:first] + "## Unreleased\n\nNews.\n\n" + changelog[first:])
@@ -81,9 +76,12 @@ def test_one_command_makes_a_release(clone: Path) -> None:
     for name in ("pyproject.toml", "cookiecutter.json", "uv.lock"):
         assert git(clone, "show", f"v7.8.9:{name}").count("7.8.9") == 1, name
     assert "\n## 7.8.9 (20" in git(clone, "show", "v7.8.9:CHANGELOG.md")
-    releases = json.loads((clone / "tests" / "update" / "releases.json").read_text())
+    bare = tmp_path / "bare"  # what the tests of updates will have in a clone of one commit
+    git(tmp_path, "init", "--quiet", "--bare", "bare")
+    releases = fetch_bundles(bare, clone)
     assert releases == {**RELEASES, "7.8.9": bundled(clone, "7.8.9")}
-    assert git(clone, "ls-tree", releases["7.8.9"], "tests/update/history") == ""
+    assert git(bare, "ls-tree", releases["7.8.9"], "tests/update/history") == ""
+    assert '"7.8.9"' in git(bare, "show", f"{releases['7.8.9']}:cookiecutter.json")
 
 
 @pytest.mark.parametrize(
